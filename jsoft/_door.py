@@ -1,19 +1,22 @@
 """Checks at the public doors: which argument, what came, what was expected.
 
-Shapes and dtypes are known everywhere, so they are always checked. Values (finite, in range, summing
-to one) are known only outside `jit`, `vmap` and `grad`: there they are checked, inside they are the
-caller's word. Everything that computes may then assume good input.
+Shapes and dtypes are known everywhere, so they are always checked. Values (finite, in range,
+summing to one) are known only outside `jit`, `vmap` and `grad`: there they are checked, inside
+they are the caller's word. Everything that computes may then assume good input.
+
+Values are looked at with NumPy: inside `jit`, jax.numpy would trace even what is known.
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 
 def is_concrete(*values: ArrayLike | None) -> bool:
-    """True where all `values` can be looked at, that is, where none is being traced."""
+    """Return whether all `values` can be looked at, that is, whether none is being traced."""
     return not any(isinstance(value, jax.core.Tracer) for value in values)
 
 
@@ -24,12 +27,14 @@ def check_float(name: str, values: jax.Array) -> None:
 
 
 def check_classes(name: str, values: jax.Array, ndim: int | None = None) -> None:
-    """Raise unless `values` have `ndim` axes, none empty, the last one holding two classes or more."""
+    """Raise unless `values` have `ndim` non-empty axes, the last holding two classes or more."""
     if values.ndim < 1 or (ndim is not None and values.ndim != ndim):
         expected = "[..., C]" if ndim is None else "[N, C]"
         raise ValueError(f"{name}: expected shape {expected}, got {list(values.shape)}")
     if values.shape[-1] < 2:
-        raise ValueError(f"{name}: expected two classes or more on the last axis, got shape {list(values.shape)}")
+        raise ValueError(
+            f"{name}: expected two classes or more on the last axis, got shape {list(values.shape)}"
+        )
     if values.size == 0:
         raise ValueError(f"{name}: expected at least one example, got shape {list(values.shape)}")
 
@@ -38,13 +43,21 @@ def check_finite(name: str, values: jax.Array, where: jax.Array | None = None) -
     """Raise `ValueError` where a concrete row of `values` [..., C] holds NaN or an infinity."""
     if not is_concrete(values, where):
         return
-    bad = ~jnp.isfinite(values).all(axis=-1)
+    bad = ~np.isfinite(np.asarray(values)).all(axis=-1)
     if where is not None:
-        bad &= where
+        bad &= np.asarray(where)
     if bad.any():
-        row = jnp.unravel_index(jnp.argmax(bad), bad.shape)
-        at = ", ".join(str(int(i)) for i in row)
-        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity in row [{at}]")
+        row = [int(i) for i in np.unravel_index(np.argmax(bad), bad.shape)]
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity in row {row}")
+
+
+def check_soft_labels(
+    values: jax.Array, ndim: int | None = None, where: jax.Array | None = None
+) -> None:
+    """Raise unless `values`, an argument called soft_labels, are finite floats `[..., C]`."""
+    check_float("soft_labels", values)
+    check_classes("soft_labels", values, ndim)
+    check_finite("soft_labels", values, where)
 
 
 def check_labels(
@@ -62,12 +75,12 @@ def check_labels(
         raise ValueError(f"{name}: expected shape {list(shape)}, got {list(labels.shape)}")
     if not is_concrete(labels, where):
         return
-    bad = (labels < 0) | (labels >= num_classes)
+    values = np.asarray(labels)
+    bad = (values < 0) | (values >= num_classes)
     if where is not None:
-        bad &= where
+        bad &= np.asarray(where)
     if bad.any():
-        value = labels.reshape(-1)[jnp.argmax(bad.reshape(-1))]
-        raise ValueError(f"{name}: expected classes in 0 … {num_classes - 1}, got {int(value)}")
+        raise ValueError(f"{name}: expected classes in 0 … {num_classes - 1}, got {values[bad][0]}")
 
 
 def check_where(name: str, where: jax.Array, shape: tuple[int, ...]) -> None:
@@ -76,14 +89,18 @@ def check_where(name: str, where: jax.Array, shape: tuple[int, ...]) -> None:
         raise TypeError(f"{name}: expected a boolean mask over examples, got dtype {where.dtype}")
     if where.shape != tuple(shape):
         raise ValueError(f"{name}: expected shape {list(shape)}, got {list(where.shape)}")
-    if is_concrete(where) and not where.any():
-        raise ValueError(f"{name}: expected at least one example to be kept, got a mask of False alone")
+    if is_concrete(where) and not np.asarray(where).any():
+        raise ValueError(
+            f"{name}: expected at least one example to be kept, got a mask of False alone"
+        )
 
 
 def check_sets(name: str, candidate_sets: jax.Array, ndim: int | None = None) -> None:
     """Raise unless `candidate_sets` are booleans over two classes or more."""
     if candidate_sets.dtype != jnp.bool_:
-        raise TypeError(f"{name}: expected boolean candidate sets, got dtype {candidate_sets.dtype}")
+        raise TypeError(
+            f"{name}: expected boolean candidate sets, got dtype {candidate_sets.dtype}"
+        )
     check_classes(name, candidate_sets, ndim)
 
 
@@ -91,25 +108,42 @@ def check_levels(**levels: ArrayLike) -> None:
     """Raise `ValueError` where a concrete level lies outside [0, 1] or is not a number."""
     for name, level in levels.items():
         if is_concrete(level):
-            values = jnp.asarray(level)
+            values = np.asarray(level)
             outside = ~((values >= 0) & (values <= 1))
             if outside.any():
-                value = values.reshape(-1)[jnp.argmax(outside.reshape(-1))]
-                raise ValueError(f"{name}: expected a level in [0, 1], got {float(value):g}")
+                raise ValueError(f"{name}: expected a level in [0, 1], got {values[outside][0]:g}")
 
 
 def check_positive(**values: ArrayLike) -> None:
     """Raise `ValueError` where a concrete value is not a finite number above zero."""
     for name, value in values.items():
         if is_concrete(value):
-            array = jnp.asarray(value)
-            if not (jnp.isfinite(array) & (array > 0)).all():
-                raise ValueError(f"{name}: expected a number above zero, got {value}")
+            array = np.asarray(value)
+            bad = ~(np.isfinite(array) & (array > 0))
+            if bad.any():
+                raise ValueError(f"{name}: expected a number above zero, got {array[bad][0]:g}")
+
+
+def check_at_least(least: float, **values: ArrayLike) -> None:
+    """Raise `ValueError` where a concrete value is below `least` or not a number."""
+    for name, value in values.items():
+        if is_concrete(value):
+            array = np.asarray(value)
+            bad = ~(array >= least)
+            if bad.any():
+                raise ValueError(f"{name}: expected {least:g} or more, got {array[bad][0]:g}")
 
 
 def check_k(name: str, k: ArrayLike, num_classes: int) -> None:
     """Raise unless a concrete `k` is a whole number in 1 … num_classes − 1."""
-    if not jnp.issubdtype(jnp.asarray(k).dtype, jnp.integer):
+    if not is_concrete(k):
+        return
+    values = np.asarray(k)
+    if values.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected a whole number, got {k!r}")
-    if is_concrete(k) and not ((jnp.asarray(k) >= 1) & (jnp.asarray(k) < num_classes)).all():
-        raise ValueError(f"{name}: expected 1 … {num_classes - 1} for {num_classes} classes, got {k}")
+    bad = (values < 1) | (values >= num_classes)
+    if bad.any():
+        raise ValueError(
+            f"{name}: expected 1 … {num_classes - 1}, below the number of classes, "
+            f"got {values[bad][0]}"
+        )

@@ -1,0 +1,407 @@
+"""Phase diagram: where in the plane of unreliability Δ and ambiguity γ students learn.
+
+Every student is trained on candidate sets drawn at one point (Δ, γ) of the unit square and one
+seed; all of them are one mapped program. The condition of "Learning From Biased Soft Labels"
+(arXiv 2302.08155), Δ + γ < 1, is where a set is more likely to hold the true class than any given
+wrong one; the exponent D(Δ, γ) of `jsoft.theory` (derived here, not in the paper) says how fast
+one learns there.
+
+    python -m experiments.phase_diagram --preset digits
+
+writes results/phase_diagram/digits/{results.parquet,figure.png,figure.svg,summary.json}: 2,205
+students (21 × 21 levels × 5 seeds) in less than a minute on two cores. To expect: accuracy 0.96
+at (0, 0); accuracies above twice the chance level on the one side of Δ + γ = 1 and below on the
+other in all but 3 % or fewer of the realisable cells with |1 − Δ − γ| ≥ 0.1; Spearman's ρ of
+accuracy with D above 0.95.
+
+Levels that no sets can have (γ < Δ/(C − 1): sets that miss the truth hold something else) are
+trained at the nearest γ that exists, marked `realisable = false` in the table, and left out of
+figure and summary. A seed is one draw of split, sets, initial weights and order of examples,
+shared by all levels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tyro
+from matplotlib.figure import Figure, SubFigure
+from scipy.stats import spearmanr
+
+from experiments import use_all_cores
+from jsoft import datasets, indicators, losses, networks, sweep, targets, theory, training
+
+LOSSES = {
+    "superset": losses.superset_log_loss,
+    "average": losses.average_loss,
+    "membership": losses.membership_logistic_loss,
+}
+STYLE = {
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "hatch.linewidth": 0.4,
+    "svg.fonttype": "none",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train students on candidate sets over a grid of unreliability and ambiguity, and draw it."""
+
+    preset: Literal["tiny", "digits", "mnist", "cifar10"] = "digits"
+    """Where the other options take their defaults from."""
+    dataset: str = "digits"
+    """Images and true labels: digits (built in), a TFDS name, or the path of a .npz file."""
+    data: Path | None = None
+    """Where the data set lies: a folder of prepared TFDS sets, or a .npz file."""
+    levels: int = 21
+    """Levels of each axis, evenly spaced from 0 to 1."""
+    seeds: int = 5
+    """Students at each pair of levels, seeds 0, 1, 2, …"""
+    splits: int = 5
+    """Random splits into train, valid and test; seed s uses split s modulo this number."""
+    generator: targets.Generator = "independent"
+    """How wrong classes enter the sets: each on its own, in sets of k, or one confuser a class."""
+    k: int | None = None
+    """Size of the sets, for the generator fixed_size."""
+    loss: Literal["superset", "average", "membership"] = "superset"
+    """What the student minimises; see jsoft.losses for when each is consistent."""
+    network: Literal["mlp", "convnet"] = "mlp"
+    """The student: a 64-64 multilayer perceptron, or a small convolutional network."""
+    epochs: int = 20
+    """Passes over the training examples."""
+    batch_size: int = 128
+    """Examples a step."""
+    learning_rate: float = 0.1
+    """Learning rate of the first step; it falls to zero along a cosine."""
+    weight_decay: float = 5e-4
+    """L2 coefficient on weight matrices."""
+    out: Path | None = None
+    """Folder of the results; results/phase_diagram/PRESET by default."""
+    plot_only: bool = False
+    """Redraw figure and summary from the table that is there, without training."""
+
+
+PRESETS = {
+    "tiny": Config(preset="tiny", levels=3, seeds=2, splits=1, epochs=2),
+    "digits": Config(),
+    "mnist": Config(preset="mnist", dataset="mnist", levels=11, seeds=3, splits=1, epochs=5),
+    "cifar10": Config(
+        preset="cifar10", dataset="cifar10", levels=11, seeds=1, splits=1, network="convnet"
+    ),
+}
+
+
+def run(config: Config) -> pa.Table:
+    """Train all students and return their table, also written to the results folder."""
+    name = config.dataset
+    if config.data is not None and config.data.suffix == ".npz":
+        name = str(config.data)
+    folder = None if config.data is None or name != config.dataset else config.data
+    sets = [
+        datasets.load(name, key=jax.random.key(split), data_dir=folder)
+        for split in range(config.splits)
+    ]
+    num_classes = sets[0].num_classes
+    network = {
+        "mlp": networks.MLP((64, 64), num_classes),
+        "convnet": networks.ConvNet(num_classes=num_classes),
+    }[config.network]
+    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *sets) if len(sets) > 1 else None
+
+    def train(point: sweep.Point, key: jax.Array) -> dict[str, jax.Array]:
+        if stacked is None:
+            data = sets[0]
+        else:
+            data = jax.tree.map(lambda array: array[point["seed"] % len(sets)], stacked)
+        sets_key, student_key = jax.random.split(key)
+        candidates = targets.candidate_sets(
+            data.train.labels,
+            sets_key,
+            num_classes=num_classes,
+            unreliability=point["unreliability"],
+            ambiguity=point["ambiguity"],
+            generator=config.generator,
+            k=config.k,
+        )
+        drawn = indicators.measure_sets(candidates, data.train.labels)
+        student = training.fit(
+            network,
+            LOSSES[config.loss],
+            data.train.images,
+            candidates,
+            data.valid,
+            data.test,
+            student_key,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        return {
+            "measured_unreliability": drawn.unreliability,
+            "measured_ambiguity": drawn.ambiguity,
+            "mean_set_size": drawn.mean_size,
+            "test_accuracy": student["test_accuracy"],
+            "valid_accuracy": student["valid_accuracy"],
+            "best_epoch": student["best_epoch"],
+            "last_test_accuracy": student["last_test_accuracy"],
+        }
+
+    levels = np.linspace(0, 1, config.levels)
+    points = sweep.grid(unreliability=levels, ambiguity=levels, seed=range(config.seeds))
+    realisable = targets.is_realisable(
+        points["unreliability"],
+        points["ambiguity"],
+        num_classes=num_classes,
+        generator=config.generator,
+        k=config.k,
+    )
+    options = dataclasses.asdict(config)
+    for where_not_what in ("data", "out", "plot_only"):
+        del options[where_not_what]
+    return sweep.run(
+        train,
+        {**points, "realisable": realisable},
+        path=results_folder(config) / "results.parquet",
+        config={
+            "experiment": "phase_diagram",
+            "data_set": sets[0].name,
+            "num_classes": num_classes,
+            **options,
+        },
+    )
+
+
+def results_folder(config: Config) -> Path:
+    """Return the folder that the table, the figure and the summary go to."""
+    return config.out or Path("results", "phase_diagram", config.preset)
+
+
+def cells(table: pa.Table) -> dict[str, np.ndarray]:
+    """Return arrays `[levels, levels]`, Δ first, and the accuracy, `[levels, levels, seeds]`."""
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    num_levels = len(np.unique(columns["unreliability"]))
+    grid = {name: column.reshape(num_levels, num_levels, -1) for name, column in columns.items()}
+    unreliability, ambiguity = grid["unreliability"][..., 0], grid["ambiguity"][..., 0]
+    return {
+        "unreliability": unreliability,
+        "ambiguity": ambiguity,
+        "realisable": grid["realisable"][..., 0],
+        "margin": 1 - unreliability - ambiguity,
+        "divergence": np.asarray(theory.divergence(unreliability, ambiguity, extended=True)),
+        "accuracy": grid["test_accuracy"],
+    }
+
+
+def summarise(table: pa.Table) -> dict[str, Any]:
+    """Return what the sweep shows, in plain keys, from its table alone."""
+    noted = sweep.metadata(table)
+    config = noted["config"]
+    grid = cells(table)
+    mean = grid["accuracy"].mean(axis=-1)
+    shown = grid["realisable"]
+    # Picking the best of all epochs on the validation rows lifts a student without any signal, at
+    # κ = 0, from 1/C to about 1.4/C; so one that learns is asked for twice the chance level.
+    learns = 2 / config["num_classes"]
+    clear = shown & (np.abs(grid["margin"]) >= 0.1 - 1e-6)
+    right = (mean > learns) == (grid["margin"] > 0)
+    return {
+        "students": noted["runs"],
+        "wall_seconds": round(noted["wall_seconds"], 2),
+        "compile_seconds": round(noted["compile_seconds"], 2),
+        "milliseconds_per_student": round(1000 * noted["wall_seconds"] / noted["runs"], 2),
+        "accuracy_at_0_0": round(float(mean[0, 0]), 4),
+        "accuracy_at_0_0_standard_deviation": round(float(grid["accuracy"][0, 0].std()), 4),
+        "cells": int(mean.size),
+        "realisable_cells": int(shown.sum()),
+        "cells_with_margin_of_0.1": int(clear.sum()),
+        "right_side_of_the_line": round(float(right[clear].mean()), 4),
+        "right_side_means": "mean accuracy above twice the chance level if and only if Δ + γ < 1",
+        "learns_above": learns,
+        "spearman_divergence": round(
+            float(spearmanr(mean[shown], grid["divergence"][shown])[0]), 4
+        ),
+        "spearman_margin": round(float(spearmanr(mean[shown], grid["margin"][shown])[0]), 4),
+        "diverged_students": int(np.isnan(grid["accuracy"]).sum()),
+        "seeds": config["seeds"],
+        "data_set": config["data_set"],
+        "device": noted["device"],
+        "date": noted["date"],
+        "git_revision": noted["git_revision"],
+        "versions": noted["versions"],
+        "config": config,
+    }
+
+
+def plot(table: pa.Table) -> Figure:
+    """Return the figure: accuracy over the plane, and against the two predictors κ and D."""
+    config = sweep.metadata(table)["config"]
+    grid = cells(table)
+    mean, spread = grid["accuracy"].mean(axis=-1), grid["accuracy"].std(axis=-1)
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(7.2, 3.3), layout="constrained")
+        left, right = figure.subfigures(1, 2, width_ratios=[1.2, 1])
+        _plot_plane(left, grid, mean, config)
+        _plot_predictors(right, grid, mean, spread, config)
+    return figure
+
+
+def _plot_plane(figure: SubFigure, grid: dict[str, np.ndarray], mean: np.ndarray, config) -> None:
+    """Draw accuracy over (Δ, γ), the line Δ + γ = 1 and contours of D."""
+    axes = figure.subplots()
+    unreliability, ambiguity, shown = grid["unreliability"], grid["ambiguity"], grid["realisable"]
+    step = 1 / (config["levels"] - 1)
+    for x, y in zip(unreliability[~shown], ambiguity[~shown], strict=True):
+        axes.add_patch(
+            plt.Rectangle(
+                (x - step / 2, y - step / 2), step, step, fc="0.93", ec="0.65", hatch="//////", lw=0
+            )
+        )
+    image = axes.pcolormesh(
+        unreliability,
+        ambiguity,
+        np.ma.array(mean, mask=~shown),
+        vmin=0,
+        vmax=1,
+        shading="nearest",
+        rasterized=True,
+    )
+    fine = np.linspace(0, 1, 401)
+    x, y = np.meshgrid(fine, fine)
+    levels = [0.01, 0.05, 0.1, 0.2, 0.4, 0.6]
+    exponent = axes.contour(
+        x, y, theory.divergence(x, y), levels=levels, colors="white", linewidths=0.6, alpha=0.9
+    )
+    along = [_on_diagonal(level) for level in levels]
+    axes.clabel(exponent, fmt="%g", fontsize=6, inline_spacing=2, manual=along)
+    axes.plot([0, 1], [1, 0], color="black", lw=1.6)
+    axes.annotate(
+        "Δ + γ = 1",
+        (0.74, 0.26),
+        xytext=(0.775, 0.295),
+        rotation=-45,
+        rotation_mode="anchor",
+        ha="center",
+        color="white",
+        fontsize=8,
+    )
+    if not shown.all():
+        axes.annotate("no such sets", (0.5, 0.0), ha="center", va="center", fontsize=6.5)
+    edge = (-step / 2, 1 + step / 2)
+    axes.set(xlim=edge, ylim=edge, aspect="equal")
+    axes.set(xlabel="unreliability Δ", ylabel="ambiguity γ")
+    axes.set_title(
+        f"a   Test accuracy, mean of {config['seeds']} seeds; white: D(Δ, γ)", loc="left"
+    )
+    bar = figure.colorbar(image, cax=axes.inset_axes((1.04, 0, 0.04, 1)))
+    chance = 1 / config["num_classes"]
+    ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
+    bar.set_ticks([chance, *ticks], labels=["chance", *(f"{tick:g}" for tick in ticks)])
+
+
+def _on_diagonal(level: float) -> tuple[float, float]:
+    """Return the point Δ = γ with D = 1 − 2 √(Δ (1 − Δ)) of this level, to hang its label on."""
+    x = (1 - np.sqrt(1 - (1 - level) ** 2)) / 2
+    return float(x), float(x)
+
+
+def _plot_predictors(
+    figure: SubFigure,
+    grid: dict[str, np.ndarray],
+    mean: np.ndarray,
+    spread: np.ndarray,
+    config: dict[str, Any],
+) -> None:
+    """Draw accuracy against κ and against D, coloured by the smaller of both levels."""
+    shown = grid["realisable"]
+    smaller = np.minimum(grid["unreliability"], grid["ambiguity"])[shown]
+    panels = figure.subplots(2, 1, sharey=True)
+    for axes, letter, name, label in (
+        (panels[0], "b", "margin", "κ = 1 − Δ − γ"),
+        (panels[1], "c", "divergence", "D(Δ, γ), continued by κ below zero"),
+    ):
+        value = grid[name][shown]
+        rho = spearmanr(mean[shown], value)[0]
+        axes.axvline(0, color="black", lw=0.8)
+        axes.axhline(1 / config["num_classes"], color="0.6", lw=0.6, ls=":")
+        axes.errorbar(
+            value, mean[shown], spread[shown], fmt="none", ecolor="0.75", elinewidth=0.5, zorder=1
+        )
+        dots = axes.scatter(
+            value, mean[shown], c=smaller, s=5, lw=0, cmap="plasma", vmin=0, vmax=0.5, zorder=2
+        )
+        axes.set(xlabel=label, ylabel="test accuracy", ylim=(-0.03, 1.03), xlim=(-1.03, 1.03))
+        axes.set_title(f"{letter}   Spearman's ρ = {rho:.3f}", loc="left")
+    panels[0].text(
+        0.02,
+        0.97,
+        f"bars: ± 1 s.d. over {config['seeds']} seeds",
+        va="top",
+        transform=panels[0].transAxes,
+        fontsize=6,
+    )
+    bar = figure.colorbar(dots, ax=panels, aspect=32, pad=0.02)
+    bar.set_label("min(Δ, γ)")
+
+
+def main() -> None:
+    """Read the command line, train, and write figure and summary beside the table."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--preset", choices=PRESETS, default="digits")
+    preset = parser.parse_known_args()[0].preset
+    config = tyro.cli(Config, default=PRESETS[preset], prog="python -m experiments.phase_diagram")
+    folder = results_folder(config)
+    if config.plot_only:
+        table = pq.read_table(folder / "results.parquet")
+    else:
+        use_all_cores()
+        table = run(config)
+    write(table, folder)
+    print(report(summarise(table)))
+    print(f"written: {folder}/results.parquet, figure.png, figure.svg, summary.json")
+
+
+def write(table: pa.Table, folder: Path) -> None:
+    """Write what is drawn from the table: the figure twice, and the summary."""
+    figure = plot(table)
+    figure.savefig(folder / "figure.png", dpi=300)
+    with plt.rc_context({"svg.hashsalt": "jsoft"}):  # the same picture, the same bytes
+        figure.savefig(folder / "figure.svg", metadata={"Date": None})
+    plt.close(figure)
+    summary = json.dumps(summarise(table), indent=2, ensure_ascii=False)
+    (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
+
+
+def report(summary: dict[str, Any]) -> str:
+    """Return the summary as a person reads it."""
+    lines = {
+        "students": f"{summary['students']:,} in {summary['wall_seconds']:.1f} s, compilation "
+        f"{summary['compile_seconds']:.1f} s included ({summary['milliseconds_per_student']:.1f} "
+        f"ms each) on {summary['device']}",
+        "accuracy at Δ = γ = 0": f"{summary['accuracy_at_0_0']:.3f} ± "
+        f"{summary['accuracy_at_0_0_standard_deviation']:.3f} ({summary['seeds']} seeds)",
+        "right side of Δ + γ = 1": f"{summary['right_side_of_the_line']:.3f} of "
+        f"{summary['cells_with_margin_of_0.1']} cells with |κ| ≥ 0.1 "
+        "(accuracy above twice chance if and only if Δ + γ < 1)",
+        "Spearman's ρ": f"{summary['spearman_divergence']:.3f} with D, "
+        f"{summary['spearman_margin']:.3f} with κ over {summary['realisable_cells']} cells",
+    }
+    return "\n".join(f"{name:<24} {text}" for name, text in lines.items())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Losses of a student on soft labels `[..., C]` and on candidate sets, booleans `[..., C]`.
+
+Logits first, then the target of the same shape; one value per example, `[...]`. With
+p = softmax(logits) and Ω the candidate set of an example, a student that fits the population
+orders the classes at x by its loss's target:
+
+    loss                      orders classes by                 true class first if Δ + γ < 1?
+    average_loss              E[1[i ∈ Ω]/|Ω| | x]               yes, with sets of one size
+    membership_logistic_loss  P(i ∈ Ω | x)                      yes, with sets of any sizes
+    superset_log_loss         p that maximises E[log p(Ω) | x]  not in general; see there
+    soft_cross_entropy        E[d | x], the mean soft label     no: the mean label margin decides
+
+Δ and γ (at x) see sets alone, so they can only speak of losses that see sets alone. The table is
+derived here (not in the paper): the first two targets are means of indicators, larger for the
+true class by κ. Which loss the paper's own student uses is not known; all are offered.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from jsoft import _door
+
+
+def soft_cross_entropy(logits: ArrayLike, soft_labels: ArrayLike) -> jax.Array:
+    """Return the cross-entropy against the soft label d, `[...]`.
+
+        −Σ_i d_i log p_i,  where 0 log 0 = 0
+
+    Not governed by Δ + γ < 1: its population target is E[d | x], so the mean label margin
+    (`indicators.mean_label_margin`) decides. With labels that depend on x through y alone, the
+    student is consistent iff that margin is positive, which Δ + γ neither implies nor excludes.
+
+    Args:
+      logits: `[..., C]` floats; −∞ rules out a class, at no cost where its label is 0.
+      soft_labels: `[..., C]` probabilities. Noisy vectors that are none are for the losses below,
+        by way of their top-k sets.
+
+    Raises:
+      TypeError: logits or soft labels that are not floating-point.
+      ValueError: different shapes; fewer than two classes; rows that are not finite, have a
+        negative entry, or do not sum to one within 0.001 (in bfloat16: 0.008).
+
+    `optax.losses.safe_softmax_cross_entropy` behind jsoft's checks. The remark on consistency is
+    derived here (not in the paper).
+
+    >>> logits = jnp.log(jnp.array([0.5, 0.25, 0.25]))
+    >>> print(f"{soft_cross_entropy(logits, jnp.array([0.5, 0.5, 0.0])):.4f}")  # 1.5 log 2
+    1.0397
+    """
+    logits, soft_labels = jnp.asarray(logits), jnp.asarray(soft_labels)
+    _check_logits(logits)
+    if not jnp.issubdtype(soft_labels.dtype, jnp.floating):
+        raise TypeError(
+            f"soft_labels: expected floating-point probabilities, got dtype {soft_labels.dtype}; "
+            "for class indices use jax.nn.one_hot(labels, num_classes), or "
+            "optax.losses.softmax_cross_entropy_with_integer_labels"
+        )
+    _check_shape_of_logits("soft_labels", soft_labels, logits)
+    _check_probabilities("soft_labels", soft_labels)
+    return optax.losses.safe_softmax_cross_entropy(logits, soft_labels)
+
+
+def superset_log_loss(logits: ArrayLike, candidate_sets: ArrayLike) -> jax.Array:
+    """Return minus the log-probability of the candidate set, `[...]`.
+
+        −log Σ_{i∈Ω} p_i = logsumexp of all logits − logsumexp of those in Ω
+
+    Consistent if Δ = 0 and γ < 1; also if the wrong classes are exchangeable, all sets have size k
+    and P(y ∈ Ω | x) > k/C. In general Δ + γ < 1 is not enough. Sets {y, a} and {y, b} with
+    probability 0.2525 each, {a, c} and {b, d} with 0.2475 each have Δ = 0.495 and γ = 0.5, and the
+    best p puts 0.01 on y, 0.495 on a and 0.495 on b.
+
+    Args:
+      logits: `[..., C]` floats.
+      candidate_sets: `[..., C]` booleans. An empty set gives 0 with zero gradient: an example that
+        admits nothing teaches nothing. Nor does a full set: it gives 0 up to rounding.
+
+    Raises:
+      TypeError: logits that are not floating-point, sets that are not boolean.
+      ValueError: different shapes; fewer than two classes.
+
+    The remarks on consistency are derived here (not in the paper).
+
+    >>> logits = jnp.log(jnp.array([0.5, 0.25, 0.25]))
+    >>> print(f"{superset_log_loss(logits, jnp.array([True, True, False])):.4f}")  # −log 0.75
+    0.2877
+    """
+    logits, candidate_sets = _check_logits_and_sets(logits, candidate_sets)
+    empty = ~candidate_sets.any(axis=-1)
+    # An empty set is read as the full one on the way, so that no logarithm meets 0.
+    inside = jnp.where(candidate_sets | empty[..., None], logits, -jnp.inf)
+    loss = jax.nn.logsumexp(logits, axis=-1) - jax.nn.logsumexp(inside, axis=-1)
+    return jnp.where(empty, 0, loss)
+
+
+def average_loss(logits: ArrayLike, candidate_sets: ArrayLike) -> jax.Array:
+    """Return the log loss averaged over the classes of the candidate set, `[...]`.
+
+        −(1/|Ω|) Σ_{i∈Ω} log p_i
+
+    The population target is p_i = E[1[i ∈ Ω]/|Ω| | x], over sets that are not empty. If all have
+    size k it is P(i ∈ Ω | x)/k, and the loss is consistent under Δ + γ < 1. If sizes vary, small
+    sets weigh more and it may fail: {y, a, b, c} and {y, d, e, f} with probability 0.3 each, {g}
+    with 0.4 have Δ = γ = 0.4, but targets of 0.15 for y and 0.4 for g. There,
+    `membership_logistic_loss` is right.
+
+    Args:
+      logits: `[..., C]` floats; −∞ rules out a class, at no cost outside Ω.
+      candidate_sets: `[..., C]` booleans. An empty set gives 0 with zero gradient: an example that
+        admits nothing teaches nothing.
+
+    Raises:
+      TypeError: logits that are not floating-point, sets that are not boolean.
+      ValueError: different shapes; fewer than two classes.
+
+    The remarks on consistency are derived here (not in the paper).
+
+    >>> logits = jnp.log(jnp.array([0.5, 0.25, 0.25]))
+    >>> print(f"{average_loss(logits, jnp.array([True, True, False])):.4f}")  # (log 2 + log 4)/2
+    1.0397
+    """
+    logits, candidate_sets = _check_logits_and_sets(logits, candidate_sets)
+    sizes = candidate_sets.sum(axis=-1, keepdims=True).astype(logits.dtype)  # [..., 1]
+    return optax.losses.safe_softmax_cross_entropy(logits, candidate_sets / jnp.maximum(sizes, 1))
+
+
+def membership_logistic_loss(logits: ArrayLike, candidate_sets: ArrayLike) -> jax.Array:
+    """Return the sum over classes of the logistic loss on membership in the set, `[...]`.
+
+        Σ_i −log σ(z_i) if i ∈ Ω, −log(1 − σ(z_i)) if not,  z the logits
+
+    The population target is σ(z_i) = P(i ∈ Ω | x): consistent under Δ + γ < 1, with sets of any
+    sizes.
+
+    Args:
+      logits: `[..., C]` floats, one independent logit per class.
+      candidate_sets: `[..., C]` booleans. An empty set is an ordinary target, all negative.
+
+    Raises:
+      TypeError: logits that are not floating-point, sets that are not boolean.
+      ValueError: different shapes; fewer than two classes.
+
+    Equal to `optax.losses.sigmoid_binary_cross_entropy` summed over classes. The remark on
+    consistency is derived here (not in the paper).
+
+    >>> print(f"{membership_logistic_loss(jnp.zeros(2), jnp.array([True, False])):.4f}")  # 2 log 2
+    1.3863
+    """
+    logits, candidate_sets = _check_logits_and_sets(logits, candidate_sets)
+    against = jnp.where(candidate_sets, -logits, logits)
+    # −log σ(−against) with one exponential. optax, made for targets between 0 and 1, takes both
+    # sides of every class: 6 to 17 times the time of this gradient on CPU. One choice of side for
+    # both terms makes the slope at 0 one half; with abs() and maximum() it would be 0.
+    positive = against > 0
+    rest = jnp.log1p(jnp.exp(jnp.where(positive, -against, against)))
+    return (jnp.where(positive, against, 0) + rest).sum(axis=-1)
+
+
+def _check_probabilities(name: str, rows: jax.Array) -> None:
+    """Raise `ValueError` where a concrete row is not a probability vector."""
+    if not _door.is_concrete(rows):
+        return
+    _door.check_finite(name, rows)
+    values = np.asarray(rows, np.float64)
+    sums = values.sum(axis=-1)
+    tolerance = max(1e-3, float(jnp.finfo(rows.dtype).eps))
+    for expected, found, bad in (
+        ("entries of 0 or more", values.min(axis=-1), (values < 0).any(axis=-1)),
+        ("rows that sum to one", sums, np.abs(sums - 1) > tolerance),
+    ):
+        if bad.any():
+            row = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
+            raise ValueError(f"{name}: expected {expected}, got {found[row]:g} in row {list(row)}")
+
+
+def _check_logits_and_sets(
+    logits: ArrayLike, candidate_sets: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Return the two arguments as arrays, checked."""
+    logits, candidate_sets = jnp.asarray(logits), jnp.asarray(candidate_sets)
+    _check_logits(logits)
+    _door.check_sets("candidate_sets", candidate_sets)
+    _check_shape_of_logits("candidate_sets", candidate_sets, logits)
+    return logits, candidate_sets
+
+
+def _check_logits(logits: jax.Array) -> None:
+    """Raise unless the logits are floats over two classes or more."""
+    _door.check_float("logits", logits)
+    _door.check_classes("logits", logits)
+
+
+def _check_shape_of_logits(name: str, values: jax.Array, logits: jax.Array) -> None:
+    """Raise `ValueError` unless the values have the shape of the logits."""
+    if values.shape != logits.shape:
+        raise ValueError(
+            f"{name}: expected the shape of the logits, {list(logits.shape)}, "
+            f"got {list(values.shape)}"
+        )

@@ -1,0 +1,220 @@
+"""One student: a training as a pure function of data, hyper-parameters and a key.
+
+`fit` is a scan over epochs of a scan over steps. Nothing in it depends on a Python number that one
+might sweep, so `vmap` or `jsoft.sweep` over learning rates, levels or keys maps the whole training.
+Early stopping is a mask: a stopped run stands still while its neighbours go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.typing import ArrayLike
+
+from jsoft import _door
+from jsoft.datasets import Split
+
+Loss = Callable[[jax.Array, Any], jax.Array]
+
+
+class Network(Protocol):
+    """Anything with a pure `init` and `apply`: a Linen module without mutable state is one."""
+
+    def init(self, key: jax.Array, images: jax.Array) -> Any:
+        """Return fresh parameters for `images` [B, ...]."""
+
+    def apply(self, params: Any, images: jax.Array) -> jax.Array:
+        """Return logits `[B, C]`."""
+
+
+class _Run(NamedTuple):
+    """Where a training stands after an epoch."""
+
+    params: Any
+    optimizer: optax.OptState
+    epoch: jax.Array  # epochs trained
+    best_epoch: jax.Array
+    best_valid: jax.Array
+    best_test: jax.Array
+
+
+def fit(
+    network: Network,
+    loss: Loss,
+    images: ArrayLike,
+    targets: Any,
+    valid: Split,
+    test: Split,
+    key: jax.Array,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    learning_rate: ArrayLike = 0.1,
+    momentum: ArrayLike = 0.9,
+    nesterov: bool = True,
+    weight_decay: ArrayLike = 5e-4,
+    patience: ArrayLike = jnp.inf,
+) -> dict[str, jax.Array]:
+    """Return the metrics of one student trained on `(images, targets)`.
+
+    Stochastic gradient descent with momentum on the mean of `loss(apply(params, batch), targets)`;
+    the learning rate falls to zero along a cosine over all steps; weight decay, on arrays of two or
+    more axes, is added to the gradient. Every epoch visits the examples in a new random order and
+    leaves out the last N mod batch_size of it. Integer images are scaled by 1/255.
+
+    The reported student is the one of the epoch with the best validation accuracy (the first among
+    equals); test images take no part in any choice.
+
+    Args:
+      network: `init(key, images) -> params`, `apply(params, images) -> logits [B, C]`.
+      loss: `(logits [B, C], targets of the batch) -> [B]`.
+      images: `[N, ...]` floats, or integers in 0 … 255.
+      targets: what the loss compares with: an array `[N, ...]`, or a pytree of them.
+      valid: images and true labels for choosing the epoch.
+      test: images and true labels for the report.
+      key: random key; initial parameters and order of examples follow from it.
+      epochs: number of passes.
+      batch_size: examples a step.
+      learning_rate: of the first step; may be traced.
+      momentum: may be traced.
+      nesterov: whether the momentum looks ahead.
+      weight_decay: may be traced.
+      patience: epochs without a better validation accuracy after which training stands still
+        (never, by default); may be traced.
+
+    Returns:
+      `test_accuracy`, `valid_accuracy`, `best_epoch` of the chosen epoch (counted from 1);
+      `last_test_accuracy` and `last_epoch` of the last epoch trained; and the curves, `[epochs]`,
+      `train_loss_curve`, `valid_accuracy_curve`, `test_accuracy_curve`, NaN after an early stop.
+      An accuracy is NaN where logits are not finite; a run that never had finite ones has NaN
+      throughout and best epoch 0.
+
+    Raises:
+      TypeError, ValueError: labels that are not integers, lengths that differ, fewer examples than
+        one batch, epochs below one, concrete hyper-parameters out of range.
+
+    >>> import flax.linen as nn
+    >>> x = jnp.linspace(-1, 1, 64)[:, None]
+    >>> data = Split(images=x, labels=(x[:, 0] > 0).astype(int), index=jnp.arange(64))
+    >>> loss = optax.softmax_cross_entropy_with_integer_labels
+    >>> metrics = fit(nn.Dense(2), loss, data.images, data.labels, data, data,
+    ...               jax.random.key(0), epochs=20, batch_size=16)
+    >>> bool(metrics["test_accuracy"] > 0.95)
+    True
+    """
+    images, targets = jax.tree.map(jnp.asarray, (images, targets))
+    _check(images, targets, valid, test, epochs=epochs, batch_size=batch_size)
+    _door.check_positive(learning_rate=learning_rate)
+    _door.check_levels(momentum=momentum)
+    _door.check_at_least(0, weight_decay=weight_decay)
+    _door.check_at_least(1, patience=patience)
+
+    steps = len(images) // batch_size
+    optimizer = optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=_matrices),
+        optax.sgd(
+            optax.cosine_decay_schedule(learning_rate, epochs * steps),
+            momentum=momentum,
+            nesterov=nesterov,
+        ),
+    )
+    init_key, order_key = jax.random.split(key)
+
+    def step(state: tuple[Any, optax.OptState], rows: jax.Array):
+        params, optimizer_state = state
+        batch, batch_targets = jax.tree.map(lambda array: array[rows], (images, targets))
+
+        def mean_loss(params):
+            return loss(network.apply(params, _scaled(batch)), batch_targets).mean()
+
+        value, gradients = jax.value_and_grad(mean_loss)(params)
+        updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
+        return (optax.apply_updates(params, updates), optimizer_state), value
+
+    def epoch(run: _Run, number: jax.Array):
+        stopped = run.epoch - run.best_epoch >= patience
+        order = jax.random.permutation(jax.random.fold_in(order_key, number), len(images))
+        rows = order[: steps * batch_size].reshape(steps, batch_size)
+        (params, optimizer_state), losses = lax.scan(step, (run.params, run.optimizer), rows)
+        valid_accuracy = _accuracy(network, params, valid)
+        test_accuracy = _accuracy(network, params, test)
+        # NaN is never better, and the first number is better than the NaN at the start.
+        better = ~jnp.isnan(valid_accuracy) & ~(valid_accuracy <= run.best_valid)
+        trained = _Run(
+            params=params,
+            optimizer=optimizer_state,
+            epoch=number,
+            best_epoch=jnp.where(better, number, run.best_epoch),
+            best_valid=jnp.where(better, valid_accuracy, run.best_valid),
+            best_test=jnp.where(better, test_accuracy, run.best_test),
+        )
+        curves = {
+            "train_loss_curve": losses.mean(),
+            "valid_accuracy_curve": valid_accuracy,
+            "test_accuracy_curve": test_accuracy,
+        }
+        run = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), trained, run)
+        return run, jax.tree.map(lambda value: jnp.where(stopped, jnp.nan, value), curves)
+
+    params = network.init(init_key, _scaled(images[:1]))
+    none, nan = jnp.zeros((), jnp.int32), jnp.full((), jnp.nan)
+    start = _Run(params, optimizer.init(params), none, none, nan, nan)
+    run, curves = lax.scan(epoch, start, jnp.arange(1, epochs + 1))
+    return {
+        "test_accuracy": run.best_test,
+        "valid_accuracy": run.best_valid,
+        "best_epoch": run.best_epoch,
+        "last_test_accuracy": curves["test_accuracy_curve"][run.epoch - 1],
+        "last_epoch": run.epoch,
+        **curves,
+    }
+
+
+def _matrices(params: Any) -> Any:
+    """Return which arrays decay: weights do, biases and scales do not."""
+    return jax.tree.map(lambda param: param.ndim > 1, params)
+
+
+def _scaled(images: jax.Array) -> jax.Array:
+    return images / 255.0 if jnp.issubdtype(images.dtype, jnp.integer) else images
+
+
+def _accuracy(network: Network, params: Any, split: Split) -> jax.Array:
+    """Return the share of `split` that the network gets right; NaN if a logit is not finite."""
+
+    def is_right(example):
+        image, label = example
+        logits = network.apply(params, _scaled(image[None]))[0]
+        return jnp.where(jnp.isfinite(logits).all(), jnp.argmax(logits) == label, jnp.nan)
+
+    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
+    # A thousand at a time: a convolution's shifted copies of a whole test set would not fit.
+    return lax.map(is_right, (images, labels), batch_size=min(len(labels), 1000)).mean()
+
+
+def _check(images: jax.Array, targets: Any, valid: Split, test: Split, *, epochs, batch_size):
+    for leaf in jax.tree.leaves(targets):
+        if len(leaf) != len(images):
+            raise ValueError(f"targets: expected {len(images)} rows as images, got {len(leaf)}")
+    for name, split in (("valid", valid), ("test", test)):
+        if split.images.shape[1:] != images.shape[1:]:
+            raise ValueError(
+                f"{name}: expected images of shape {list(images.shape[1:])} as in training, "
+                f"got {list(split.images.shape[1:])}"
+            )
+        if not jnp.issubdtype(split.labels.dtype, jnp.integer):
+            raise TypeError(f"{name}: expected integer labels, got dtype {split.labels.dtype}")
+        if split.labels.shape != split.images.shape[:1] or not len(split.labels):
+            raise ValueError(
+                f"{name}: expected one label for each of {len(split.images)} images and at least "
+                f"one image, got {list(split.labels.shape)} labels"
+            )
+    if epochs < 1:
+        raise ValueError(f"epochs: expected one or more, got {epochs}")
+    if not 1 <= batch_size <= len(images):
+        raise ValueError(f"batch_size: expected 1 … {len(images)}, the examples, got {batch_size}")

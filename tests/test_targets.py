@@ -1,0 +1,219 @@
+"""Targets: rates of the generators against their levels, limits, transformations, bad input."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsoft import indicators, targets
+
+# Enough rows that a rate of one class pair has a standard error of 0.5/sqrt(40000/5) = 0.0056.
+LABELS = np.arange(40000) % 5
+
+
+def draw(unreliability, ambiguity, *, generator="independent", k=None, labels=LABELS, seed=0):
+    return targets.candidate_sets(
+        labels,
+        jax.random.key(seed),
+        num_classes=5,
+        unreliability=unreliability,
+        ambiguity=ambiguity,
+        generator=generator,
+        k=k,
+    )
+
+
+LEVELS = {
+    "independent": (
+        None,
+        [(0, 0), (0, 0.3), (0.3, 0.075), (0.3, 0.5), (0.9, 0.3), (1, 0.25), (1, 1)],
+    ),
+    "confuser": (None, [(0, 0), (0, 0.3), (0.3, 0.075), (0.3, 0.5), (0.9, 0.3), (1, 0.25), (1, 1)]),
+    "fixed_size of 1": (1, [(0, 0), (0.4, 0.1), (0.4, 0.25), (0.4, 0.4), (1, 1)]),
+    "fixed_size of 3": (3, [(0, 0.5), (0.4, 0.6), (0.4, 0.8), (0, 1), (1, 1), (1, 0.75)]),
+    "fixed_size of 4": (4, [(0, 0.75), (0.4, 0.85), (0.4, 1), (1, 1)]),
+}
+CASES = [(name, k, pair) for name, (k, pairs) in LEVELS.items() for pair in pairs]
+
+
+@pytest.mark.parametrize(("name", "k", "levels"), CASES, ids=lambda case: str(case))
+def test_sets_have_the_levels_that_were_asked_for(name, k, levels):
+    generator = name.split(" ")[0]
+    sets = draw(*levels, generator=generator, k=k)
+    assert bool(sets.any(axis=1).all())
+    rates = np.stack([np.asarray(sets)[y == LABELS].mean(axis=0) for y in range(5)])  # [C, C]
+    wrong = rates[~np.eye(5, dtype=bool)].reshape(5, 4)
+    five_standard_errors = 0.028
+    np.testing.assert_allclose(1 - np.diag(rates), levels[0], atol=five_standard_errors)
+    np.testing.assert_allclose(wrong.max(axis=1), levels[1], atol=five_standard_errors)
+    if generator == "independent":  # all wrong classes alike
+        np.testing.assert_allclose(wrong, levels[1], atol=five_standard_errors)
+    else:
+        confuser = rates[np.arange(5), (np.arange(5) + 1) % 5]
+        np.testing.assert_allclose(confuser, levels[1], atol=five_standard_errors)
+    if k is not None:
+        assert (np.asarray(sets).sum(axis=1) == k).all()
+        # members: sum over i ≠ y of γ_{y,i} = k − 1 + Δ_y, exactly in every sample
+        np.testing.assert_allclose(wrong.sum(axis=1), k - np.diag(rates), atol=1e-6)
+
+
+def test_flip_rate_solves_its_equation():
+    for unreliability in (0.0, 0.3, 0.9, 1.0):
+        for ambiguity in np.linspace(unreliability / 9, 1, 7):
+            share = jnp.asarray(unreliability / 9, jnp.float32)
+            eta = float(targets._independent_rate(share, ambiguity, 10))
+            # float32: bisection to 2^-24, a slope of at most two
+            assert eta + unreliability / 9 * (1 - eta) ** 9 == pytest.approx(ambiguity, abs=1e-6)
+
+
+def test_no_bias_gives_the_one_hot_label():
+    np.testing.assert_array_equal(draw(0.0, 0.0), targets.one_hot(LABELS, 5) > 0)
+    np.testing.assert_array_equal(draw(0.0, 1.0), True)
+
+
+def test_same_key_couples_levels():
+    """Raising γ only adds wrong classes, raising Δ only drops true ones."""
+    low, high = np.asarray(draw(0.2, 0.3)), np.asarray(draw(0.2, 0.6))
+    is_true = np.eye(5, dtype=bool)[LABELS]
+    np.testing.assert_array_equal(low[is_true], high[is_true])
+    fewer = np.asarray(draw(0.5, 0.3))
+    assert (low[is_true] >= fewer[is_true]).all()
+
+
+@pytest.mark.parametrize(
+    ("generator", "k"), [("independent", None), ("confuser", None), ("fixed_size", 3)]
+)
+def test_eager_jit_and_mapped_sets_agree(generator, k):
+    labels = LABELS[:300]
+    levels = jnp.array([[0.1, 0.6], [0.5, 0.9]])
+
+    def one(pair):
+        return draw(pair[0], pair[1], generator=generator, k=k, labels=labels)
+
+    single = jnp.stack([one(pair) for pair in levels])
+    chex.assert_trees_all_equal(jnp.stack([jax.jit(one)(pair) for pair in levels]), single)
+    chex.assert_trees_all_equal(jax.vmap(one)(levels), single)
+
+
+def test_batches_of_labels_keep_their_shape():
+    assert draw(0.2, 0.3, labels=LABELS[:24].reshape(2, 3, 4)).shape == (2, 3, 4, 5)
+    assert draw(0.2, 0.3, labels=jnp.array(2)).shape == (5,)
+
+
+def test_two_classes():
+    sets = targets.candidate_sets(
+        np.arange(4000) % 2, jax.random.key(0), num_classes=2, unreliability=0.3, ambiguity=0.4
+    )
+    found = indicators.measure_sets(sets, np.arange(4000) % 2)
+    np.testing.assert_allclose([found.unreliability, found.ambiguity], [0.3, 0.4], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("generator", "k", "levels", "exists"),
+    [
+        ("independent", None, (0.9, 0.1), True),
+        ("independent", None, (0.9, 0.09), False),
+        ("confuser", None, (0.0, 0.0), True),
+        ("fixed_size", 3, (0.1, 2.1 / 9), True),
+        ("fixed_size", 3, (0.1, 0.2), False),
+        ("fixed_size", 1, (0.3, 0.4), False),
+    ],
+)
+def test_realisable(generator, k, levels, exists):
+    def look(unreliability, ambiguity):
+        return targets.is_realisable(
+            unreliability, ambiguity, num_classes=10, generator=generator, k=k
+        )
+
+    assert bool(look(*levels)) is exists
+    assert bool(jax.jit(look)(*levels)) is exists
+
+
+def test_traced_levels_that_do_not_exist_give_the_nearest_ambiguity():
+    sets = jax.jit(draw)(0.8, 0.0)
+    found = indicators.measure_sets(sets, LABELS)
+    np.testing.assert_allclose(found.unreliability, 0.8, atol=0.01)
+    np.testing.assert_allclose(found.ambiguity, 0.2, atol=0.03)
+
+
+def test_uniform_over_is_a_distribution_over_the_set():
+    sets = draw(0.2, 0.5)[:100]
+    soft = targets.uniform_over(sets)
+    np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(soft > 0, sets)
+    for row, members in zip(np.asarray(soft), np.asarray(sets), strict=True):
+        np.testing.assert_allclose(row[members], 1 / members.sum(), rtol=1e-6)
+
+
+def test_smooth_and_temperature_by_hand():
+    smooth = targets.smooth(np.float32([[0, 1, 0]]), alpha=0.3)
+    np.testing.assert_allclose(smooth, [[0.1, 0.8, 0.1]], rtol=1e-6)
+    logits = np.float32([[1.0, -2.0, 0.5]])
+    for temperature in (0.5, 1.0, 4.0):
+        expected = np.exp(logits / temperature) / np.exp(logits / temperature).sum()
+        soft = targets.temperature_softmax(logits, temperature=temperature)
+        np.testing.assert_allclose(soft, expected, rtol=1e-6)
+    sharp = targets.temperature_softmax(np.float32([1e4, -1e4]), temperature=1e-2)
+    np.testing.assert_array_equal(sharp, [1, 0])
+    temperatures = jnp.array([1.0, 2.0])
+    swept = jax.vmap(lambda t: targets.temperature_softmax(logits, temperature=t))(temperatures)
+    np.testing.assert_allclose(swept.sum(axis=-1), 1, rtol=1e-6)
+
+
+SOFT = np.float32([[0.5, 0.5]])
+BAD = {
+    "level above one": (ValueError, r"unreliability: .*\[0, 1\], got 1.5", lambda: draw(1.5, 0.5)),
+    "level below zero": (ValueError, "ambiguity: .*got -0.1", lambda: draw(0.5, -0.1)),
+    "level NaN": (ValueError, "ambiguity: .*got nan", lambda: draw(0.5, float("nan"))),
+    "levels without sets": (
+        ValueError,
+        "no independent sets over 5 classes have",
+        lambda: draw(0.8, 0.1),
+    ),
+    "sizes without sets": (
+        ValueError,
+        "of size 3 have",
+        lambda: draw(0.1, 0.2, generator="fixed_size", k=3),
+    ),
+    "unknown generator": (
+        ValueError,
+        "generator: expected .*'flip'",
+        lambda: draw(0, 0, generator="flip"),
+    ),
+    "no k": (ValueError, "k: expected the size", lambda: draw(0, 0, generator="fixed_size")),
+    "k of C": (ValueError, "k: expected 1 … 4", lambda: draw(0, 1, generator="fixed_size", k=5)),
+    "k misplaced": (ValueError, "k: expected None", lambda: draw(0, 0, k=2)),
+    "float labels": (TypeError, "labels: expected integer", lambda: draw(0, 0, labels=np.ones(3))),
+    "labels out of range": (ValueError, "labels: .*got 5", lambda: draw(0, 0, labels=LABELS + 1)),
+    "one class": (ValueError, "num_classes: ", lambda: targets.one_hot(LABELS, 1)),
+    "empty set": (
+        ValueError,
+        "got an empty set",
+        lambda: targets.uniform_over(np.zeros((2, 3), bool)),
+    ),
+    "sets of integers": (TypeError, "boolean", lambda: targets.uniform_over(np.ones((2, 3), int))),
+    "alpha": (ValueError, "alpha: ", lambda: targets.smooth(SOFT, alpha=2.0)),
+    "integer soft labels": (
+        TypeError,
+        "soft_labels: ",
+        lambda: targets.smooth([[0, 1]], alpha=0.1),
+    ),
+    "cold": (
+        ValueError,
+        "temperature: ",
+        lambda: targets.temperature_softmax(SOFT, temperature=0.0),
+    ),
+    "logits NaN": (
+        ValueError,
+        "logits: ",
+        lambda: targets.temperature_softmax(SOFT * np.nan, temperature=1.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_at_the_door(case):
+    error, message, call = BAD[case]
+    with pytest.raises(error, match=message):
+        call()
