@@ -98,6 +98,7 @@ class Config:
 PRESETS = {
     "tiny": Config(preset="tiny", levels=3, seeds=2, splits=1, epochs=2),
     "digits": Config(),
+    # About 12 minutes on two cores.
     "mnist": Config(preset="mnist", dataset="mnist", levels=11, seeds=3, splits=1, epochs=5),
     "cifar10": Config(
         preset="cifar10", dataset="cifar10", levels=11, seeds=1, splits=1, network="convnet"
@@ -107,12 +108,19 @@ PRESETS = {
 
 def run(config: Config) -> pa.Table:
     """Train all students and return their table, also written to the results folder."""
-    name = config.dataset
+    for name, least, value in (
+        ("levels", 2, config.levels),
+        ("seeds", 1, config.seeds),
+        ("splits", 1, config.splits),
+    ):
+        if value < least:
+            raise ValueError(f"{name}: expected {least} or more, got {value}")
     if config.data is not None and config.data.suffix == ".npz":
-        name = str(config.data)
-    folder = None if config.data is None or name != config.dataset else config.data
+        source, folder = str(config.data), None
+    else:
+        source, folder = config.dataset, config.data
     sets = [
-        datasets.load(name, key=jax.random.key(split), data_dir=folder)
+        datasets.load(source, key=jax.random.key(split), data_dir=folder)
         for split in range(config.splits)
     ]
     num_classes = sets[0].num_classes
@@ -170,9 +178,10 @@ def run(config: Config) -> pa.Table:
         generator=config.generator,
         k=config.k,
     )
-    options = dataclasses.asdict(config)
-    for where_not_what in ("data", "out", "plot_only"):
-        del options[where_not_what]
+    elsewhere = ("data", "out", "plot_only")  # where files lie, not what is in them
+    options = {
+        name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere
+    }
     return sweep.run(
         train,
         {**points, "realisable": realisable},
@@ -254,7 +263,8 @@ def plot(table: pa.Table) -> Figure:
     mean, spread = grid["accuracy"].mean(axis=-1), grid["accuracy"].std(axis=-1)
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(7.2, 3.3), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=[1.2, 1])
+        halves: Any = figure.subfigures(1, 2, width_ratios=[1.2, 1])
+        left, right = halves
         _plot_plane(left, grid, mean, config)
         _plot_predictors(right, grid, mean, spread, config)
     return figure

@@ -75,17 +75,17 @@ def membership(
     _door.check_soft_labels(soft_labels)
     num_classes = soft_labels.shape[-1]
     _door.check_k("k", k, num_classes)
-    if (key is not None) != (ties == "random"):
-        raise ValueError(
-            f'key: expected a key with ties="random" and none otherwise, got ties={ties!r}'
-        )
     above = soft_labels[..., None, :] > soft_labels[..., :, None]  # [..., C, C], of j over i
     equal = soft_labels[..., None, :] == soft_labels[..., :, None]
+    if key is not None and ties != "random":
+        raise ValueError(f"key: expected None with ties={ties!r}, which draws nothing, got a key")
     if ties == "fractional":
         places_left = k - above.sum(axis=-1)
         return jnp.clip(places_left / equal.sum(axis=-1), 0, 1).astype(soft_labels.dtype)
     order = jnp.broadcast_to(jnp.arange(num_classes), soft_labels.shape)
     if ties == "random":
+        if key is None:
+            raise ValueError('key: expected a random key with ties="random", got None')
         order = jax.random.permutation(key, order, axis=-1, independent=True)
     elif ties != "first":
         raise ValueError(f'ties: expected "fractional", "random" or "first", got {ties!r}')
@@ -283,10 +283,12 @@ def _rows_worth_showing(num_rows: int, best: int) -> list[int | None]:
     if num_rows <= 20:
         return list(range(num_rows))
     shown: list[int | None] = []
+    previous = -1
     for row in sorted({*range(10), best, num_rows - 1}):
-        if shown and row != shown[-1] + 1:
-            shown.append(None)
+        if row != previous + 1:
+            shown.append(None)  # rows left out
         shown.append(row)
+        previous = row
     return shown
 
 

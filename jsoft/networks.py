@@ -36,6 +36,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jax.nn.initializers import Initializer, he_normal, lecun_normal
 from jax.typing import ArrayLike, DTypeLike
@@ -51,7 +52,7 @@ def num_parameters(params: Any) -> int:
     >>> num_parameters({"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)})
     16
     """
-    return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(params))
+    return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))
 
 
 class Conv3x3(nn.Module):
@@ -98,11 +99,12 @@ class Conv3x3(nn.Module):
         """Return the convolved `images`."""
         x = _checked_images(images, ndim=4)
         batch, height, width, channels = x.shape
-        kernel = self.param("kernel", self.kernel_init, (3, 3, channels, self.features))
-        bias = (
-            self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
-        )
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        shape = (3, 3, channels, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
 
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         # Shifts in the order of the kernel's first two axes, channels last: its own row order.

@@ -25,11 +25,11 @@ Loss = Callable[[jax.Array, Any], jax.Array]
 class Network(Protocol):
     """Anything with a pure `init` and `apply`: a Linen module without mutable state is one."""
 
-    def init(self, key: jax.Array, images: jax.Array) -> Any:
+    def init(self, key: jax.Array, images: jax.Array, /) -> Any:
         """Return fresh parameters for `images` [B, ...]."""
 
-    def apply(self, params: Any, images: jax.Array) -> jax.Array:
-        """Return logits `[B, C]`."""
+    def apply(self, params: Any, images: jax.Array, /) -> Any:
+        """Return logits `[B, C]`, an array."""
 
 
 class _Run(NamedTuple):
@@ -54,11 +54,11 @@ def fit(
     *,
     epochs: int,
     batch_size: int = 128,
-    learning_rate: ArrayLike = 0.1,
-    momentum: ArrayLike = 0.9,
+    learning_rate: jax.Array | float = 0.1,
+    momentum: jax.Array | float = 0.9,
     nesterov: bool = True,
-    weight_decay: ArrayLike = 5e-4,
-    patience: ArrayLike = jnp.inf,
+    weight_decay: jax.Array | float = 5e-4,
+    patience: jax.Array | float = jnp.inf,
 ) -> dict[str, jax.Array]:
     """Return the metrics of one student trained on `(images, targets)`.
 

@@ -14,7 +14,6 @@ from numpy.testing import assert_allclose
 from jsoft.networks import MLP, Conv3x3, ConvNet, WideResNet, num_parameters
 
 KEY = jax.random.key(0)
-RNG = np.random.default_rng(0)
 NETWORKS = {
     "mlp": MLP((16, 8), 3),
     "convnet": ConvNet((8, 16), 3),
@@ -30,7 +29,7 @@ small_network = pytest.mark.parametrize(
 
 
 def images(*shape):
-    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+    return jnp.asarray(np.random.default_rng(7).normal(size=shape), jnp.float32)
 
 
 def drawn(network, x, seed=0):
@@ -240,7 +239,13 @@ def test_bfloat16_inside_float32_outside(network):
     x = images(4, 8, 8, 1)
     params = jax.eval_shape(narrow.init, KEY, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    assert jax.eval_shape(narrow.apply, params, x).dtype == jnp.float32
+    apply = functools.partial(narrow.apply, capture_intermediates=True, mutable=["intermediates"])
+    logits, inside = jax.eval_shape(apply, params, x)
+    assert logits.dtype == jnp.float32
+    by_layer = inside["intermediates"]
+    last = max(name for name in by_layer if name.startswith("Dense"))
+    layers = [by_layer[name] for name in by_layer if name not in (last, "__call__")]
+    assert {leaf.dtype for leaf in jax.tree.leaves(layers)} == {jnp.dtype("bfloat16")}
 
 
 @small_network
@@ -341,11 +346,13 @@ SMALL = {
 def test_gradients_against_finite_differences(network, shape):
     with jax.enable_x64(True):
         x = jnp.asarray(np.random.default_rng(1).normal(size=shape))
+        initial = jax.eval_shape(network.init, KEY, x)
+        assert {leaf.dtype for leaf in jax.tree.leaves(initial)} == {jnp.dtype("float32")}
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), drawn(network, x))
         assert network.apply(params, x).dtype == jnp.float64
         # Float64 and steps of 1e-6: errors of 1e-10 from rounding and 1e-12 from the curve, times
         # the gain of the normalisation; no ReLU of these inputs lies within a step of its bend.
-        check_grads(quick_jit(network.apply), (params, x), order=1, eps=1e-6, atol=1e-5, rtol=1e-5)
+        check_grads(jax.jit(network.apply), (params, x), order=1, eps=1e-6, atol=1e-5, rtol=1e-5)
 
 
 EXTREMES = {

@@ -1,0 +1,175 @@
+"""The phase diagram from the command line to the figure, on its tiny preset."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from experiments import phase_diagram
+from jsoft import datasets, sweep
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def command(*arguments, folder):
+    """Run the experiment as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "experiments.phase_diagram", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phase_diagram")
+    done = command("--preset", "tiny", folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_tiny_preset_writes_table_figure_and_summary(results):
+    folder, printed = results
+    out = folder / "results" / "phase_diagram" / "tiny"
+    assert sorted(os.listdir(out)) == [
+        "figure.png",
+        "figure.svg",
+        "results.parquet",
+        "summary.json",
+    ]
+    table = pq.read_table(out / "results.parquet")
+    assert table.num_rows == 3 * 3 * 2
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["students"] == 18
+    assert summary["seeds"] == 2
+    assert 0 < summary["compile_seconds"] < summary["wall_seconds"]
+    # two epochs at (0, 0) are far from the end of training, and far from chance
+    assert summary["accuracy_at_0_0"] > 0.5
+    assert "right side of Δ + γ = 1" in printed
+    assert (out / "figure.png").stat().st_size > 20_000
+
+
+def test_rows_carry_nominal_and_measured_levels(results):
+    table = pq.read_table(results[0] / "results" / "phase_diagram" / "tiny" / "results.parquet")
+    rows = {name: table[name].to_numpy() for name in table.column_names}
+    # Δ in truth minus nominal: 1198 rows, five standard errors are 0.07
+    np.testing.assert_allclose(rows["measured_unreliability"], rows["unreliability"], atol=0.07)
+    exists = rows["realisable"]
+    assert rows["ambiguity"][~exists].tolist() == [0.0] * 4  # γ = 0 at Δ = 1/2 and at Δ = 1
+    # γ̂ is a maximum over 90 cells of 120 rows each: biased upwards, by 0.15 at γ = 1/2
+    excess = (rows["measured_ambiguity"] - rows["ambiguity"])[exists]
+    assert (excess > -0.05).all()
+    assert (excess < 0.25).all()
+
+
+def test_a_row_can_be_run_again_by_hand(results):
+    """The student of one row, without the sweep, from the values in the row alone."""
+    from jsoft import losses, networks, targets, training
+
+    table = pq.read_table(results[0] / "results" / "phase_diagram" / "tiny" / "results.parquet")
+    row = table.slice(3, 1).to_pylist()[0]  # (0, 0.5), seed 1
+    data = datasets.load("digits")
+    sets_key, student_key = jax.random.split(jax.random.key(row["seed"]))
+    sets = targets.candidate_sets(
+        data.train.labels,
+        sets_key,
+        num_classes=10,
+        unreliability=jnp.float32(row["unreliability"]),
+        ambiguity=jnp.float32(row["ambiguity"]),
+    )
+    student = training.fit(
+        networks.MLP((64, 64), 10),
+        losses.superset_log_loss,
+        data.train.images,
+        sets,
+        data.valid,
+        data.test,
+        student_key,
+        epochs=2,
+    )
+    # rounding of 18 steps may move one of 300 test rows
+    np.testing.assert_allclose(student["test_accuracy"], row["test_accuracy"], atol=0.0067)
+
+
+def test_plot_only_redraws_the_same_files_without_training(results):
+    out = results[0] / "results" / "phase_diagram" / "tiny"
+    before = {name: (out / name).read_bytes() for name in os.listdir(out)}
+    done = command("--preset", "tiny", "--plot-only", folder=results[0])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == results[1]
+    for name, content in before.items():
+        assert (out / name).read_bytes() == content, name
+
+
+def test_another_configuration_is_refused_before_training(results):
+    done = command("--preset", "tiny", "--epochs", 3, folder=results[0])
+    assert done.returncode != 0
+    assert "another configuration (epochs: 2 there, 3 now)" in done.stderr
+
+
+def test_unknown_preset_names_those_there_are(tmp_path):
+    done = command("--preset", "imagenet", folder=tmp_path)
+    assert done.returncode == 2
+    for preset in phase_diagram.PRESETS:
+        assert preset in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"levels": 1}, "levels: expected 2 or more, got 1"),
+        ({"seeds": 0}, "seeds: expected 1 or more, got 0"),
+        ({"splits": 0}, "splits: expected 1 or more, got 0"),
+        ({"k": 3}, "k: expected None"),
+        ({"generator": "fixed_size"}, "k: expected the size"),
+        ({"dataset": "digitz"}, "digits"),
+    ],
+    ids=lambda case: str(case),
+)
+def test_bad_options_are_refused(options, message, tmp_path):
+    config = dataclasses.replace(phase_diagram.PRESETS["tiny"], out=tmp_path, **options)
+    with pytest.raises(ValueError, match=message):
+        phase_diagram.run(config)
+
+
+@pytest.mark.parametrize(
+    ("generator", "k", "network"),
+    [("fixed_size", 2, "mlp"), ("confuser", None, "mlp"), ("independent", None, "convnet")],
+)
+def test_generators_and_networks_of_the_options_train(generator, k, network, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(240) % 4
+    images = rng.random((240, 8, 8, 1), np.float32) + labels[:, None, None, None]
+    np.savez(tmp_path / "set.npz", images=images.astype(np.float32) / 4, labels=labels)
+    config = phase_diagram.Config(
+        preset="tiny",
+        data=tmp_path / "set.npz",
+        levels=2,
+        seeds=1,
+        splits=1,
+        epochs=2,
+        batch_size=32,
+        generator=generator,
+        k=k,
+        network=network,
+        out=tmp_path,
+    )
+    table = phase_diagram.run(config)
+    assert table.num_rows == 4
+    assert not np.isnan(table["test_accuracy"].to_numpy()).any()
+    assert sweep.metadata(table)["config"]["num_classes"] == 4
+    figure = phase_diagram.plot(table)
+    assert len(figure.subfigs) == 2
+    summary = phase_diagram.summarise(table)
+    assert summary["students"] == 4
