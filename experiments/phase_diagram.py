@@ -398,19 +398,18 @@ def write(table: pa.Table, folder: Path) -> None:
 
 def report(summary: dict[str, Any]) -> str:
     """Return the summary as a person reads it."""
-    lines = {
-        "students": f"{summary['students']:,} in {summary['wall_seconds']:.1f} s, compilation "
-        f"{summary['compile_seconds']:.1f} s included ({summary['milliseconds_per_student']:.1f} "
-        f"ms each) on {summary['device']}",
-        "accuracy at Δ = γ = 0": f"{summary['accuracy_at_0_0']:.3f} ± "
-        f"{summary['accuracy_at_0_0_standard_deviation']:.3f} ({summary['seeds']} seeds)",
-        "right side of Δ + γ = 1": f"{summary['right_side_of_the_line']:.3f} of "
-        f"{summary['cells_with_margin_of_0.1']} cells with |κ| ≥ 0.1 "
-        "(accuracy above twice chance if and only if Δ + γ < 1)",
-        "Spearman's ρ": f"{summary['spearman_divergence']:.3f} with D, "
-        f"{summary['spearman_margin']:.3f} with κ over {summary['realisable_cells']} cells",
-    }
-    return "\n".join(f"{name:<24} {text}" for name, text in lines.items())
+    return f"""
+{summary["students"]:,} students in {summary["wall_seconds"]:.1f} s, of which compilation \
+{summary["compile_seconds"]:.1f} s ({summary["milliseconds_per_student"]:.1f} ms each), on \
+{summary["device"]}
+
+accuracy at Δ = γ = 0        {summary["accuracy_at_0_0"]:.3f} ± \
+{summary["accuracy_at_0_0_standard_deviation"]:.3f} (s.d. over {summary["seeds"]} seeds)
+right side of Δ + γ = 1      {summary["right_side_of_the_line"]:.3f} of the \
+{summary["cells_with_margin_of_0.1"]} cells with |κ| ≥ 0.1 (learning: accuracy > 2/C)
+Spearman's ρ with D, with κ  {summary["spearman_divergence"]:.3f}, \
+{summary["spearman_margin"]:.3f} over the {summary["realisable_cells"]} cells that sets can have
+"""
 
 
 if __name__ == "__main__":

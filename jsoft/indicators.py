@@ -253,27 +253,28 @@ class Indicators:
     def __str__(self) -> str:
         if not _door.is_concrete(*jax.tree.leaves(self)):
             return repr(self)
-        best = int(jnp.argmax(self.divergence))
-        learnable = bool(self.margin[best] > 0)
+        on_host = jax.tree.map(np.asarray, self)
+        best = int(np.argmax(on_host.divergence))
+        learnable = on_host.margin[best] > 0
         lines = ["    k        Δ        γ   (true, other)        κ        D   tied"]
-        for row in _rows_worth_showing(len(self.k), best):
+        for row in _rows_worth_showing(len(on_host.k), best):
             if row is None:
                 lines.append("    …")
                 continue
             mark = "*" if learnable and row == best else " "
-            pair = "({}, {})".format(*self.worst_pair[row])
+            pair = "({}, {})".format(*on_host.worst_pair[row])
             lines.append(
-                f"{mark} {self.k[row]:>3}  {self.unreliability[row]:.5f}  {self.ambiguity[row]:.5f}"
-                f"  {pair:>14}  {self.margin[row]:>7.4f}  {self.divergence[row]:.5f}"
-                f"  {self.tied[row]:>5.1%}"
+                f"{mark} {on_host.k[row]:>3}  {on_host.unreliability[row]:.5f}"
+                f"  {on_host.ambiguity[row]:.5f}  {pair:>14}  {on_host.margin[row]:>7.4f}"
+                f"  {on_host.divergence[row]:.5f}  {on_host.tied[row]:>5.1%}"
             )
         if learnable:
-            verdict = f"* largest D, at k = {int(self.k[best])}: Δ + γ < 1 holds on this sample"
+            verdict = f"* largest D, at k = {on_host.k[best]}: Δ + γ < 1 holds on this sample"
         else:
             verdict = (
                 "Δ + γ ≥ 1 for every k: the top-k sets of these labels do not separate the classes"
             )
-        mu = float(self.mean_label_margin)
+        mu = float(on_host.mean_label_margin)
         raw = "can be fitted as they are" if mu > 0 else "mislead plain cross-entropy"
         return "\n".join([*lines, verdict, f"mean-label margin μ = {mu:.4f}: the raw labels {raw}"])
 

@@ -96,7 +96,8 @@ def fit(
 
     Raises:
       TypeError, ValueError: labels that are not integers, lengths that differ, fewer examples than
-        one batch, epochs below one, concrete hyper-parameters out of range.
+        one batch, epochs below one, concrete hyper-parameters out of range, a loss that does not
+        give one value per example.
 
     >>> import flax.linen as nn
     >>> x = jnp.linspace(-1, 1, 64)[:, None]
@@ -130,7 +131,13 @@ def fit(
         batch, batch_targets = jax.tree.map(lambda array: array[rows], (images, targets))
 
         def mean_loss(params):
-            return loss(network.apply(params, _scaled(batch)), batch_targets).mean()
+            values = loss(network.apply(params, _scaled(batch)), batch_targets)
+            if values.shape != (batch_size,):
+                raise ValueError(
+                    f"loss: expected one value per example, shape [{batch_size}], "
+                    f"got {list(values.shape)}"
+                )
+            return values.mean()
 
         value, gradients = jax.value_and_grad(mean_loss)(params)
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)

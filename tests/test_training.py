@@ -205,7 +205,9 @@ def test_divergence_after_a_good_start_keeps_the_best_epoch():
     images = TRAIN.images.copy()
     images[0] = np.inf
     spoiled = Split(images, TRAIN.labels, TRAIN.index)
-    found = [fit(key, train=spoiled, epochs=8) for key in range(20)]
+    keys = jax.vmap(jax.random.key)(jnp.arange(20))
+    mapped = jax.jit(jax.vmap(lambda key: fit(key, train=spoiled, epochs=8)))(keys)
+    found = [jax.tree.map(lambda x, i=i: x[i], mapped) for i in range(20)]
     late = [m for m in found if int(m["best_epoch"]) > 0]
     assert late
     for metrics in late:
@@ -243,6 +245,11 @@ BAD = {
     "learning rate": (ValueError, "learning_rate: ", {"learning_rate": -0.1}),
     "momentum": (ValueError, "momentum: ", {"momentum": 1.5}),
     "weight decay": (ValueError, "weight_decay: ", {"weight_decay": -1.0}),
+    "mean as a loss": (
+        ValueError,
+        r"loss: expected one value per example, shape \[16\], got \[\]",
+        {"loss": lambda logits, labels: HARD(logits, labels).mean()},
+    ),
     "patience": (ValueError, "patience: ", {"patience": 0}),
 }
 
