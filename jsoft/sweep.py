@@ -110,19 +110,22 @@ def run(
     columns = _check_points(points)
     num_runs = len(columns["seed"])
     names = _check_metrics(train, columns)
+    config = _check_config(config)
     if path is not None:
         _check_file(Path(path), config)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     devices = jax.devices()
+    per_device = math.ceil(num_runs / len(devices))
     if batch_size == "auto":
-        batch_size = _CPU_BATCH if devices[0].platform == "cpu" else _ACCELERATOR_BATCH
-        batch_size = min(batch_size, math.ceil(num_runs / len(devices)))
+        most = _CPU_BATCH if devices[0].platform == "cpu" else _ACCELERATOR_BATCH
+        batch_size = math.ceil(per_device / math.ceil(per_device / most))  # no thin last batch
     if batch_size < 1 or (chunk_size is not None and chunk_size < 1):
         raise ValueError(
             f"batch_size, chunk_size: expected one or more, got {batch_size}, {chunk_size}"
         )
-    group = batch_size * len(devices)  # runs in flight at a time
     if chunk_size is None:
         chunk_size = math.ceil(num_runs / _PROGRESS_STEPS)
+    group = batch_size * len(devices)  # runs in flight at a time
     chunk_size = math.ceil(chunk_size / group) * group
 
     start = time.perf_counter()
@@ -218,7 +221,6 @@ def _long_table(columns: dict[str, np.ndarray], metrics: dict[str, np.ndarray]) 
 
 def _write(table: pa.Table, path: Path) -> None:
     """Write the whole file or none of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         pq.write_table(table, part, compression="zstd")
@@ -290,15 +292,22 @@ def _check_metrics(train: Train, columns: dict[str, np.ndarray]) -> list[str]:
     return list(metrics)
 
 
-def _check_file(path: Path, config: Mapping[str, Any] | None) -> None:
+def _check_config(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the configuration as it will be read back."""
+    try:
+        return json.loads(json.dumps(config))
+    except TypeError as error:
+        raise TypeError(f"config: expected plain values that JSON can hold: {error}") from None
+
+
+def _check_file(path: Path, config: dict[str, Any] | None) -> None:
     """Raise `ValueError` if the file at `path` holds results of another configuration."""
     if not path.exists():
         return
     there = metadata(pq.read_table(path, columns=[]))["config"]
-    here = json.loads(json.dumps(config))
-    if there == here:
+    if there == config:
         return
-    there, here = there or {}, here or {}
+    there, here = there or {}, config or {}
     differences = [
         f"{name}: {there.get(name)!r} there, {here.get(name)!r} now"
         for name in sorted({*there, *here})

@@ -201,6 +201,7 @@ BAD = {
     "matrices": (ValueError, "scalars and curves", broken(a=jnp.zeros((2, 2))), POINTS, {}),
     "curves": (ValueError, "one length", broken(a=jnp.zeros(2), b=jnp.zeros(3)), POINTS, {}),
     "taken name": (ValueError, "named unlike points", broken(scale=jnp.zeros(())), POINTS, {}),
+    "config": (TypeError, "config: expected plain", scalars, POINTS, {"config": {"a": {1}}}),
     "batch size": (ValueError, "batch_size, chunk_size: ", scalars, POINTS, {"batch_size": 0}),
     "chunk size": (ValueError, "batch_size, chunk_size: ", scalars, POINTS, {"chunk_size": 0}),
 }
@@ -220,3 +221,18 @@ def test_axes_need_levels():
         sweep.grid()
     with pytest.raises(ValueError, match="table: expected a table made by"):
         sweep.metadata(pa.table({"x": [1]}))
+
+
+@pytest.mark.parametrize("num_runs", [1, 3, 9])
+def test_any_number_of_runs_fits_any_devices(num_runs):
+    points = {name: column[:num_runs] for name, column in POINTS.items()}
+    table = sweep.run(scalars, points)
+    expected = [float(train(p, jax.random.key(p["seed"]))["last"]) for p in rows_of(points)]
+    np.testing.assert_allclose(table["last"].to_numpy(), expected, rtol=1e-6)
+
+
+def rows_of(points):
+    columns = sweep._check_points(points)
+    return [
+        {name: column[i] for name, column in columns.items()} for i in range(len(columns["seed"]))
+    ]
