@@ -10,7 +10,7 @@ test: .venv/ready  ## Format, lint, types, unit tests, doctests, every tiny pres
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyrefly check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow

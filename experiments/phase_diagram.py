@@ -359,7 +359,7 @@ def _plot_predictors(
     panels[0].text(
         0.02,
         0.97,
-        f"bars: ± 1 s.d. over {config['seeds']} seeds",
+        f"bars: ± 1 s.d., {config['seeds']} seeds",
         va="top",
         transform=panels[0].transAxes,
         fontsize=6,
