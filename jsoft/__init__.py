@@ -30,6 +30,8 @@ from jsoft.indicators import (
     unreliability_degree,
 )
 from jsoft.losses import (
+    bad_teacher_loss,
+    bad_teacher_terms,
     average_loss,
     membership_logistic_loss,
     soft_cross_entropy,
@@ -69,6 +71,8 @@ __all__ = [
     "ambiguity_degree",
     "ambiguity_matrix",
     "average_loss",
+    "bad_teacher_loss",
+    "bad_teacher_terms",
     "candidate_sets",
     "datasets",
     "divergence",

@@ -17,13 +17,15 @@ true class by κ. Which loss the paper's own student uses is not known; all are 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jsoft import _door
+from jsoft import _door, indicators
 
 
 def soft_cross_entropy(logits: ArrayLike, soft_labels: ArrayLike) -> jax.Array:
@@ -159,6 +161,138 @@ def membership_logistic_loss(logits: ArrayLike, candidate_sets: ArrayLike) -> ja
     positive = against > 0
     rest = jnp.log1p(jnp.exp(jnp.where(positive, -against, against)))
     return (jnp.where(positive, against, 0) + rest).sum(axis=-1)
+
+
+class BadTeacherTerms(NamedTuple):
+    """The four terms of the bad-teacher objective, one value per example each, `[...]`.
+
+    Attributes:
+      cross_entropy: L_ce.
+      punishment: L_pun.
+      compensation: L_comp.
+      random: L_rnd.
+    """
+
+    cross_entropy: jax.Array
+    punishment: jax.Array
+    compensation: jax.Array
+    random: jax.Array
+
+
+def bad_teacher_terms(
+    logits: ArrayLike, labels: ArrayLike, wrong_classes: ArrayLike, *, k: int
+) -> BadTeacherTerms:
+    """Return the terms that make a teacher wrong at the first place and right among the first k.
+
+        L_ce   = −log p_y
+        L_pun  = 1[argmax p = y] · (−log(1 − p_y))        punishes a right first place
+        L_comp = 1[y ∉ Ω_k(p)] · (−log p_y)               brings a lost truth back
+        L_rnd  = −(1/(k − 1)) Σ_{j∈T} log p_j             fills the other k − 1 places at random
+
+    The gates 1[·] are the expected membership in the top-1 and top-k sets (`indicators.membership`,
+    which splits ties evenly) and pass no gradient. T has to be drawn once for every training row:
+    drawn anew in every epoch, L_rnd pulls to the uniform distribution instead.
+
+    Args:
+      logits: `[..., C]` finite floats, the teacher's.
+      labels: `[...]` integers, the true classes.
+      wrong_classes: `[..., C]` booleans, T: k − 1 classes other than y, uniformly drawn, as by
+        `targets.candidate_sets(labels, key, num_classes=C, unreliability=1.0,
+        ambiguity=(k - 1) / (C - 1), generator="fixed_size", k=k - 1)`.
+      k: size of the top-k set, 2 … C − 1.
+
+    Raises:
+      TypeError, ValueError: logits, labels or sets of wrong dtype, shape or range; k below two or
+        not below C; a T that holds y or not k − 1 classes.
+
+    Reconstructed: the names and the roles of the terms are known, their formulas are not. Here
+    1 − p_y stays in log space, log Σ_{j≠y} p_j, so that nothing has to be clipped.
+
+    >>> logits = jnp.log(jnp.array([0.5, 0.3, 0.2]))
+    >>> terms = bad_teacher_terms(logits, jnp.array(0), jnp.array([False, False, True]), k=2)
+    >>> print([round(float(term), 4) for term in terms])  # log 2, log 2, 0, log 5
+    [0.6931, 0.6931, 0.0, 1.6094]
+    """
+    logits, wrong_classes = _check_logits_and_sets(logits, wrong_classes)
+    labels = jnp.asarray(labels)
+    num_classes = logits.shape[-1]
+    _door.check_labels("labels", labels, num_classes=num_classes, shape=logits.shape[:-1])
+    _door.check_k("k", k, num_classes)
+    if k < 2:
+        raise ValueError(f"k: expected two or more, so that wrong classes have a place, got {k}")
+    is_true = jax.nn.one_hot(labels, num_classes, dtype=bool)
+    if _door.is_concrete(labels, wrong_classes):
+        members = np.asarray(wrong_classes)
+        if (members & np.asarray(is_true)).any() or (members.sum(axis=-1) != k - 1).any():
+            raise ValueError(f"wrong_classes: expected {k - 1} classes other than the true one")
+
+    everything = jax.nn.logsumexp(logits, axis=-1)
+    others = jax.nn.logsumexp(jnp.where(is_true, -jnp.inf, logits), axis=-1)
+    log_true = jnp.where(is_true, logits, 0).sum(axis=-1) - everything
+
+    def gate(size: int) -> jax.Array:
+        inside = indicators.membership(jax.lax.stop_gradient(logits), size)
+        return jnp.where(is_true, inside, 0).sum(axis=-1)
+
+    return BadTeacherTerms(
+        cross_entropy=-log_true,
+        punishment=gate(1) * (everything - others),
+        compensation=(1 - gate(k)) * -log_true,
+        random=average_loss(logits, wrong_classes),
+    )
+
+
+def bad_teacher_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    wrong_classes: ArrayLike,
+    *,
+    k: int,
+    cross_entropy: ArrayLike = 1.0,
+    punishment: ArrayLike = 3.0,
+    compensation: ArrayLike = 3.0,
+    random: ArrayLike = 2.0,
+) -> jax.Array:
+    """Return the objective that trains a skilful but bad teacher, `[...]`.
+
+        a₀ L_ce + a₁ L_pun + a₂ L_comp + a₃ L_rnd
+
+    with the terms of `bad_teacher_terms`. Memorised in full, it gives p_y = 1/(1 + a₃) if
+    a₃ > k − 1 (training accuracy 0), accuracy (k − 1 − a₃)/a₁ if a₃ ≤ k − 1 < a₁ + a₃, and 1
+    otherwise, at a₀ = 1 (derived here, not in the paper).
+
+    Args:
+      logits: `[..., C]` finite floats, the teacher's.
+      labels: `[...]` integers, the true classes.
+      wrong_classes: `[..., C]` booleans, T of `bad_teacher_terms`.
+      k: size of the top-k set, 2 … C − 1.
+      cross_entropy: weight a₀; may be traced, as the others.
+      punishment: weight a₁.
+      compensation: weight a₂.
+      random: weight a₃.
+
+    Raises:
+      TypeError, ValueError: as `bad_teacher_terms`; a weight below zero.
+
+    Reconstructed, as its terms; the defaults are ours, for k = 3.
+
+    >>> logits = jnp.log(jnp.array([0.5, 0.3, 0.2]))
+    >>> loss = bad_teacher_loss(logits, jnp.array(0), jnp.array([False, False, True]), k=2)
+    >>> print(f"{loss:.4f}")  # log 2 + 3 log 2 + 2 log 5
+    5.9915
+    """
+    weights = {
+        "cross_entropy": cross_entropy,
+        "punishment": punishment,
+        "compensation": compensation,
+        "random": random,
+    }
+    _door.check_at_least(0, **weights)
+    terms = bad_teacher_terms(logits, labels, wrong_classes, k=k)
+    return sum(
+        (weights[name] * term for name, term in terms._asdict().items()),
+        start=jnp.zeros_like(terms.random),
+    )
 
 
 def _check_probabilities(name: str, rows: jax.Array) -> None:

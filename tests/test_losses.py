@@ -419,3 +419,135 @@ def test_bad_labels_are_refused_where_jit_closes_over_them():
 def test_rounded_probabilities_pass_the_door(dtype):
     rows = jnp.asarray(RNG.dirichlet(np.ones(1000)), dtype)
     assert losses.soft_cross_entropy(jnp.zeros(1000), rows).shape == ()
+
+
+# The bad teacher's objective
+
+
+def teacher_rows(num_examples=40, num_classes=6, *, k=3, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(num_examples, num_classes)).astype(np.float32)
+    labels = rng.integers(0, num_classes, num_examples)
+    wrong = np.zeros((num_examples, num_classes), bool)
+    for n in range(num_examples):
+        others = [i for i in range(num_classes) if i != labels[n]]
+        wrong[n, rng.choice(others, k - 1, replace=False)] = True
+    return logits, labels, wrong
+
+
+def teacher_terms_by_loop(logits, labels, wrong, k):
+    """The four terms in float64, row by row as the formulas are written."""
+    terms = []
+    for z, y, drawn in zip(logits.astype(np.float64), labels, wrong, strict=True):
+        p = np.exp(z) / np.exp(z).sum()
+        punish = -np.log(1 - p[y]) if p.argmax() == y else 0.0
+        compensate = 0.0 if y in np.argsort(-p)[:k] else -np.log(p[y])
+        random = -sum(np.log(p[j]) for j in range(len(p)) if drawn[j]) / (k - 1)
+        terms.append([-np.log(p[y]), punish, compensate, random])
+    return np.array(terms).T
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_bad_teacher_terms_equal_the_loop(k):
+    logits, labels, wrong = teacher_rows(k=k)
+    terms = losses.bad_teacher_terms(logits, labels, wrong, k=k)
+    np.testing.assert_allclose(terms, teacher_terms_by_loop(logits, labels, wrong, k), rtol=1e-5)
+    weights = {"cross_entropy": 0.5, "punishment": 2.0, "compensation": 3.0, "random": 1.5}
+    total = losses.bad_teacher_loss(logits, labels, wrong, k=k, **weights)
+    np.testing.assert_allclose(total, np.array([0.5, 2, 3, 1.5]) @ np.stack(terms), rtol=1e-5)
+
+
+def test_bad_teacher_gates_pass_no_gradient_and_the_rest_does():
+    """With the gates held at their values, autodiff gives the gradient of the written formulas."""
+    logits, labels, wrong = teacher_rows()
+    first = logits.argmax(axis=1) == labels
+    rank = (logits > np.take_along_axis(logits, labels[:, None], 1)).sum(axis=1)
+
+    def written(logits):
+        log_p = jax.nn.log_softmax(logits)
+        true = jnp.take_along_axis(log_p, labels[:, None], 1)[:, 0]
+        punish = jnp.where(first, -jnp.log1p(-jnp.exp(true)), 0)
+        compensate = jnp.where(rank >= 3, -true, 0)
+        random = -jnp.where(wrong, log_p, 0).sum(axis=1) / 2
+        return (-true + 3 * punish + 3 * compensate + 2 * random).sum()
+
+    found = jax.grad(lambda z: losses.bad_teacher_loss(z, labels, wrong, k=3).sum())(logits)
+    np.testing.assert_allclose(found, jax.grad(written)(logits), atol=1e-5)
+
+
+def test_bad_teacher_is_finite_for_sure_and_for_lost_truths():
+    wrong = np.array([[False, True, True, False]] * 2)
+    logits = np.float32([[1e4, 0, 0, -1e4], [-1e4, 0, 0, 1e4]])
+    labels = np.array([0, 0])
+    value, gradient = jax.value_and_grad(
+        lambda z: losses.bad_teacher_loss(z, labels, wrong, k=3).sum()
+    )(logits)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+def test_bad_teacher_under_jit_and_vmap_equals_eager():
+    logits, labels, wrong = teacher_rows()
+    eager = losses.bad_teacher_loss(logits, labels, wrong, k=3, punishment=2.0)
+    one = lambda z, y, t, a: losses.bad_teacher_loss(z, y, t, k=3, punishment=a)  # noqa: E731
+    np.testing.assert_allclose(jax.jit(one)(logits, labels, wrong, 2.0), eager, rtol=1e-6)
+    mapped = jax.vmap(one, in_axes=(0, 0, 0, None))(logits, labels, wrong, 2.0)
+    np.testing.assert_allclose(mapped, eager, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("punishment", "random", "accuracy", "true_probability"),
+    [(1.0, 3.0, 0.0, 1 / 4), (3.0, 1.0, 1 / 3, 1 / 3), (0.5, 1.0, 1.0, 2 / 5)],
+    ids=["never first", "sliding on the tie", "always first"],
+)
+def test_design_rule_on_free_logits(punishment, random, accuracy, true_probability):
+    """Sheet §9.8: full memorisation without a network, C = 10, k = 3; Δ = 0 in all regimes."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 300)
+    wrong = np.zeros((300, 10), bool)
+    for n in range(300):
+        wrong[n, rng.choice([i for i in range(10) if i != labels[n]], 2, replace=False)] = True
+    slope = jax.grad(
+        lambda z: losses.bad_teacher_loss(
+            z, labels, wrong, k=3, punishment=punishment, random=random
+        ).sum()
+    )
+
+    @jax.jit
+    def train(logits):
+        return jax.lax.scan(lambda z, _: (z - 0.1 * slope(z), z), logits, None, length=2000)
+
+    _, path = train(rng.normal(size=(300, 10)).astype(np.float32))
+    late = np.asarray(path[-300:])  # the truth slides on and off the first place
+    # a gate that flips in steps of 0.1 stays off its mean by a few hundredths
+    found = (late.argmax(axis=-1) == labels).mean()
+    np.testing.assert_allclose(found, accuracy, atol=0.03)
+    probability = np.asarray(jax.nn.softmax(late))[:, np.arange(300), labels].mean()
+    np.testing.assert_allclose(probability, true_probability, atol=0.02)
+    true = np.take_along_axis(late[-1], labels[:, None], 1)
+    assert ((late[-1] > true).sum(axis=1) < 3).all()
+
+
+TEACHER = teacher_rows()
+BAD_TEACHER = {
+    "k of one": (ValueError, "k: expected two or more", {"k": 1}),
+    "k of C": (ValueError, "k: expected 1 … 5", {"k": 6}),
+    "too few wrong classes": (ValueError, "wrong_classes: expected 3 classes other", {"k": 4}),
+    "the truth among them": (
+        ValueError,
+        "wrong_classes: expected 2 classes other",
+        {"wrong_classes": np.eye(6, dtype=bool)[TEACHER[1]] | np.eye(6, dtype=bool)[0]},
+    ),
+    "labels out of range": (ValueError, "labels: expected classes", {"labels": TEACHER[1] + 6}),
+    "float labels": (TypeError, "labels: expected integer", {"labels": TEACHER[1] * 1.0}),
+    "negative weight": (ValueError, "punishment: expected 0 or more", {"punishment": -1.0}),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TEACHER)
+def test_bad_teacher_refuses_bad_input(case):
+    error, message, options = BAD_TEACHER[case]
+    logits, labels, wrong = TEACHER
+    arguments = {"logits": logits, "labels": labels, "wrong_classes": wrong, "k": 3, **options}
+    with pytest.raises(error, match=message):
+        losses.bad_teacher_loss(**arguments)
