@@ -134,6 +134,16 @@ def check_at_least(least: float, **values: ArrayLike) -> None:
                 raise ValueError(f"{name}: expected {least:g} or more, got {array[bad][0]:g}")
 
 
+def check_inside_unit(**values: ArrayLike) -> None:
+    """Raise `ValueError` where a concrete value is not in (0, 1), ends left out."""
+    for name, value in values.items():
+        if is_concrete(value):
+            array = np.asarray(value)
+            bad = ~((array > 0) & (array < 1))
+            if bad.any():
+                raise ValueError(f"{name}: expected a number in (0, 1), got {array[bad][0]:g}")
+
+
 def check_k(name: str, k: ArrayLike, num_classes: int) -> None:
     """Raise unless a concrete `k` is a whole number in 1 … num_classes − 1."""
     if not is_concrete(k):

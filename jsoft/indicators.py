@@ -119,10 +119,11 @@ def pessimistic_sets(soft_labels: ArrayLike, labels: ArrayLike, k: ArrayLike) ->
     num_classes = soft_labels.shape[-1]
     _door.check_labels("labels", labels, num_classes=num_classes, shape=soft_labels.shape[:-1])
     _door.check_k("k", k, num_classes)
-    above = (soft_labels[..., None, :] > soft_labels[..., :, None]).sum(axis=-1)
-    not_below = (soft_labels[..., None, :] >= soft_labels[..., :, None]).sum(axis=-1)  # itself too
+    ascending = jnp.sort(soft_labels, axis=-1)
+    kth = jnp.take(ascending, num_classes - jnp.asarray(k)[None], axis=-1)  # [..., 1]
+    next_to_kth = jnp.take(ascending, num_classes - 1 - jnp.asarray(k)[None], axis=-1)
     is_true = jax.nn.one_hot(labels, num_classes, dtype=bool)
-    return jnp.where(is_true, not_below - 1 < k, above < k)
+    return jnp.where(is_true, soft_labels > next_to_kth, soft_labels >= kth)
 
 
 def unreliability_degree(
