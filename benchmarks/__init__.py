@@ -1,0 +1,1 @@
+"""Benchmarks: one file a comparison, all its sides measured in one run."""
