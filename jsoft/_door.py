@@ -9,6 +9,9 @@ Values are looked at with NumPy: inside `jit`, jax.numpy would trace even what i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +42,7 @@ def check_classes(name: str, values: jax.Array, ndim: int | None = None) -> None
         raise ValueError(f"{name}: expected at least one example, got shape {list(values.shape)}")
 
 
-def check_finite(name: str, values: jax.Array, where: jax.Array | None = None) -> None:
+def check_finite(name: str, values: jax.Array | np.ndarray, where: jax.Array | None = None) -> None:
     """Raise `ValueError` where a concrete row of `values` [..., C] holds NaN or an infinity."""
     if not is_concrete(values, where):
         return
@@ -62,13 +65,19 @@ def check_soft_labels(
 
 def check_labels(
     name: str,
-    labels: jax.Array,
+    labels: ArrayLike,
     *,
     num_classes: int,
     shape: tuple[int, ...] | None = None,
-    where: jax.Array | None = None,
+    where: ArrayLike | None = None,
 ) -> None:
-    """Raise unless `labels` are integers of `shape` in 0 … num_classes − 1."""
+    """Raise unless `labels` are integers of `shape` in 0 … num_classes − 1.
+
+    To be called before `jnp.asarray`, which would cut 64-bit integers to 32 bits.
+    """
+    if is_concrete(labels):
+        labels = np.asarray(labels)
+    assert isinstance(labels, np.ndarray | jax.Array)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"{name}: expected integer class indices, got dtype {labels.dtype}")
     if shape is not None and labels.shape != tuple(shape):
@@ -104,56 +113,65 @@ def check_sets(name: str, candidate_sets: jax.Array, ndim: int | None = None) ->
     check_classes(name, candidate_sets, ndim)
 
 
+def check_scalar(**values: ArrayLike) -> None:
+    """Raise `ValueError` unless every value, traced or not, is one number: map with `vmap`."""
+    for name, value in values.items():
+        if np.shape(value) != ():
+            raise ValueError(f"{name}: expected one number, got shape {list(np.shape(value))}")
+
+
 def check_levels(**levels: ArrayLike) -> None:
     """Raise `ValueError` where a concrete level lies outside [0, 1] or is not a number."""
-    for name, level in levels.items():
-        if is_concrete(level):
-            values = np.asarray(level)
-            outside = ~((values >= 0) & (values <= 1))
-            if outside.any():
-                raise ValueError(f"{name}: expected a level in [0, 1], got {values[outside][0]:g}")
+    _check_values(levels, "a level in [0, 1]", lambda level: (level >= 0) & (level <= 1))
 
 
 def check_positive(**values: ArrayLike) -> None:
     """Raise `ValueError` where a concrete value is not a finite number above zero."""
-    for name, value in values.items():
-        if is_concrete(value):
-            array = np.asarray(value)
-            bad = ~(np.isfinite(array) & (array > 0))
-            if bad.any():
-                raise ValueError(f"{name}: expected a number above zero, got {array[bad][0]:g}")
+    _check_values(values, "a number above zero", lambda value: np.isfinite(value) & (value > 0))
 
 
 def check_at_least(least: float, **values: ArrayLike) -> None:
     """Raise `ValueError` where a concrete value is below `least` or not a number."""
-    for name, value in values.items():
-        if is_concrete(value):
-            array = np.asarray(value)
-            bad = ~(array >= least)
-            if bad.any():
-                raise ValueError(f"{name}: expected {least:g} or more, got {array[bad][0]:g}")
+    _check_values(values, f"{least:g} or more", lambda value: value >= least)
 
 
 def check_inside_unit(**values: ArrayLike) -> None:
     """Raise `ValueError` where a concrete value is not in (0, 1), ends left out."""
+    _check_values(values, "a number in (0, 1)", lambda value: (value > 0) & (value < 1))
+
+
+def _check_values(
+    values: Mapping[str, ArrayLike], expected: str, is_good: Callable[[np.ndarray], np.ndarray]
+) -> None:
     for name, value in values.items():
-        if is_concrete(value):
-            array = np.asarray(value)
-            bad = ~((array > 0) & (array < 1))
-            if bad.any():
-                raise ValueError(f"{name}: expected a number in (0, 1), got {array[bad][0]:g}")
+        if not is_concrete(value):
+            continue
+        array = np.asarray(value)
+        if not jnp.issubdtype(array.dtype, jnp.number):
+            raise TypeError(f"{name}: expected {expected}, got {value!r}")
+        bad = ~is_good(array)
+        if bad.any():
+            raise ValueError(f"{name}: expected {expected}, got {array[bad][0].item()!r}")
+
+
+def check_whole(least: int, **values: Any) -> None:
+    """Raise unless every value is a Python or NumPy whole number, `least` or more."""
+    for name, value in values.items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            raise TypeError(f"{name}: expected a whole number, got {value!r}")
+        if value < least:
+            raise ValueError(f"{name}: expected {least} or more, got {value}")
 
 
 def check_k(name: str, k: ArrayLike, num_classes: int) -> None:
-    """Raise unless a concrete `k` is a whole number in 1 … num_classes − 1."""
-    if not is_concrete(k):
-        return
-    values = np.asarray(k)
-    if values.dtype.kind not in "iu":
+    """Raise unless `k` are whole numbers, where they are not traced in 1 … num_classes − 1."""
+    values = np.asarray(k) if is_concrete(k) else k
+    if not jnp.issubdtype(jnp.result_type(values), jnp.integer):
         raise TypeError(f"{name}: expected a whole number, got {k!r}")
-    bad = (values < 1) | (values >= num_classes)
-    if bad.any():
-        raise ValueError(
-            f"{name}: expected 1 … {num_classes - 1}, below the number of classes, "
-            f"got {values[bad][0]}"
-        )
+    if isinstance(values, np.ndarray):
+        bad = (values < 1) | (values >= num_classes)
+        if bad.any():
+            raise ValueError(
+                f"{name}: expected 1 … {num_classes - 1}, below the number of classes, "
+                f"got {values[bad][0]}"
+            )

@@ -565,7 +565,6 @@ def _keep(
     values: jax.Array, labels: ArrayLike, where: ArrayLike | None
 ) -> tuple[jax.Array, np.ndarray]:
     """Return the rows of `values` [N, ..., C] and of the checked labels [N] that `where` keeps."""
-    labels = jnp.asarray(labels)
     shape, num_classes = values.shape[:1], values.shape[-1]
     where = jnp.ones(shape, bool) if where is None else jnp.asarray(where)
     _door.check_where("where", where, shape)

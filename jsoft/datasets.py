@@ -25,6 +25,7 @@ import difflib
 import hashlib
 import os
 import re
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -376,7 +377,8 @@ def _prepare_command(name: str, data_dir: str | os.PathLike[str] | None) -> str:
     # is named because TFDS's default one, tfrecord, cannot be read without TensorFlow.
     where = "" if data_dir is None else f"data_dir={os.fspath(data_dir)!r}, "
     return (
-        "pip install 'jsoft[tensorflow]' && python -c \"import tensorflow_datasets as tfds; "
+        f"{sys.executable} -m pip install tensorflow && "
+        f'{sys.executable} -c "import tensorflow_datasets as tfds; '
         f"tfds.builder({name!r}, {where}file_format='array_record').download_and_prepare()\""
     )
 

@@ -74,23 +74,39 @@ def membership(
     soft_labels = jnp.asarray(soft_labels)
     _door.check_soft_labels(soft_labels)
     num_classes = soft_labels.shape[-1]
+    _door.check_scalar(k=k)
     _door.check_k("k", k, num_classes)
-    above = soft_labels[..., None, :] > soft_labels[..., :, None]  # [..., C, C], of j over i
-    equal = soft_labels[..., None, :] == soft_labels[..., :, None]
+    if ties not in ("fractional", "random", "first"):
+        raise ValueError(f'ties: expected "fractional", "random" or "first", got {ties!r}')
     if key is not None and ties != "random":
         raise ValueError(f"key: expected None with ties={ties!r}, which draws nothing, got a key")
     if ties == "fractional":
-        places_left = k - above.sum(axis=-1)
-        return jnp.clip(places_left / equal.sum(axis=-1), 0, 1).astype(soft_labels.dtype)
+        return _fractional_membership(soft_labels, k).astype(soft_labels.dtype)
     order = jnp.broadcast_to(jnp.arange(num_classes), soft_labels.shape)
     if ties == "random":
         if key is None:
             raise ValueError('key: expected a random key with ties="random", got None')
         order = jax.random.permutation(key, order, axis=-1, independent=True)
-    elif ties != "first":
-        raise ValueError(f'ties: expected "fractional", "random" or "first", got {ties!r}')
+    return _ordered_membership(soft_labels, order, k).astype(soft_labels.dtype)
+
+
+# Compiled even when called by itself: the C² comparisons of a row are then never stored.
+@jax.jit
+def _fractional_membership(soft_labels: jax.Array, k: ArrayLike) -> jax.Array:
+    """Return the expected membership `[..., C]` in float32, whatever the dtype of the labels."""
+    above = soft_labels[..., None, :] > soft_labels[..., :, None]  # [..., C, C], of j over i
+    equal = soft_labels[..., None, :] == soft_labels[..., :, None]
+    places_left = (k - above.sum(axis=-1)).astype(jnp.float32)
+    return jnp.clip(places_left / equal.sum(axis=-1), 0, 1)
+
+
+@jax.jit
+def _ordered_membership(soft_labels: jax.Array, order: jax.Array, k: ArrayLike) -> jax.Array:
+    """Return which classes `[..., C]` are among the first k, ties going to the lower `order`."""
+    above = soft_labels[..., None, :] > soft_labels[..., :, None]
+    equal = soft_labels[..., None, :] == soft_labels[..., :, None]
     ahead = above | (equal & (order[..., None, :] < order[..., :, None]))
-    return (ahead.sum(axis=-1) < k).astype(soft_labels.dtype)
+    return ahead.sum(axis=-1) < k
 
 
 def pessimistic_sets(soft_labels: ArrayLike, labels: ArrayLike, k: ArrayLike) -> jax.Array:
@@ -114,10 +130,11 @@ def pessimistic_sets(soft_labels: ArrayLike, labels: ArrayLike, k: ArrayLike) ->
     >>> pessimistic_sets(jnp.array([0.5, 0.25, 0.25, 0.0]), jnp.array(1), 2)
     Array([ True, False,  True, False], dtype=bool)
     """
-    soft_labels, labels = jnp.asarray(soft_labels), jnp.asarray(labels)
+    soft_labels = jnp.asarray(soft_labels)
     _door.check_soft_labels(soft_labels)
     num_classes = soft_labels.shape[-1]
     _door.check_labels("labels", labels, num_classes=num_classes, shape=soft_labels.shape[:-1])
+    _door.check_scalar(k=k)
     _door.check_k("k", k, num_classes)
     ascending = jnp.sort(soft_labels, axis=-1)
     kth = jnp.take(ascending, num_classes - jnp.asarray(k)[None], axis=-1)  # [..., 1]
@@ -150,7 +167,9 @@ def unreliability_degree(
     0.5
     """
     soft_labels, labels, where = _check(soft_labels, labels, where)
-    members = membership(soft_labels, k).astype(jnp.float32)
+    _door.check_scalar(k=k)
+    _door.check_k("k", k, soft_labels.shape[1])
+    members = _fractional_membership(soft_labels, k)
     missed = 1 - jnp.take_along_axis(members, labels[:, None], axis=1)[:, 0]
     return jnp.mean(missed, where=where)
 
@@ -174,8 +193,10 @@ def ambiguity_matrix(
            [nan, nan, nan]], dtype=float32)
     """
     soft_labels, labels, where = _check(soft_labels, labels, where)
-    members = membership(soft_labels, k).astype(jnp.float32)
-    return _class_means(members, labels, where)
+    _door.check_scalar(k=k)
+    _door.check_k("k", k, soft_labels.shape[1])
+    frequencies, present = _class_means(_fractional_membership(soft_labels, k), labels, where)
+    return jnp.where(present[:, None], frequencies, jnp.nan)
 
 
 def ambiguity_degree(
@@ -194,7 +215,11 @@ def ambiguity_degree(
     >>> print(ambiguity_degree(soft_labels, jnp.array([0, 1]), 1))
     1.0
     """
-    return _worst_wrong_class(ambiguity_matrix(soft_labels, labels, k, where=where))[0]
+    soft_labels, labels, where = _check(soft_labels, labels, where)
+    _door.check_scalar(k=k)
+    _door.check_k("k", k, soft_labels.shape[1])
+    members = _fractional_membership(soft_labels, k)
+    return _worst_wrong_class(*_class_means(members, labels, where))[0]
 
 
 def mean_label_margin(
@@ -222,7 +247,7 @@ def mean_label_margin(
     0.375
     """
     soft_labels, labels, where = _check(soft_labels, labels, where)
-    return _mean_margin(_class_means(soft_labels.astype(jnp.float32), labels, where))
+    return _mean_margin(*_class_means(soft_labels.astype(jnp.float32), labels, where))
 
 
 @jax.tree_util.register_dataclass
@@ -252,8 +277,8 @@ class Indicators:
     mean_label_margin: jax.Array
 
     def __str__(self) -> str:
-        if not _door.is_concrete(*jax.tree.leaves(self)):
-            return repr(self)
+        if not _door.is_concrete(*jax.tree.leaves(self)) or self.k.ndim != 1:
+            return repr(self)  # inside a transformation, or mapped
         on_host = jax.tree.map(np.asarray, self)
         best = int(np.argmax(on_host.divergence))
         learnable = on_host.margin[best] > 0
@@ -317,6 +342,8 @@ def measure(
     Raises:
       TypeError, ValueError: soft labels or labels of wrong dtype, shape or range; `max_k` out of
         range; no example left.
+
+    Source: Δ, γ and κ of arXiv 2302.08155; D, the tie rule and the estimators are derived here.
 
     >>> soft_labels = jnp.array([[0.6, 0.3, 0.1], [0.4, 0.5, 0.1], [0.1, 0.8, 0.1], [0, 0.1, 0.9]])
     >>> print(measure(soft_labels, jnp.array([0, 0, 1, 2])))
@@ -385,7 +412,7 @@ def measure_sets(
     unreliability = 1 - jnp.mean(
         jnp.take_along_axis(sets, labels[:, None], axis=1)[:, 0], where=where
     )
-    ambiguity, worst_pair = _worst_wrong_class(_class_means(sets, labels, where))
+    ambiguity, worst_pair = _worst_wrong_class(*_class_means(sets, labels, where))
     return SetIndicators(
         mean_size=jnp.mean(sets.sum(axis=1), where=where),
         unreliability=unreliability,
@@ -425,11 +452,13 @@ def init(num_classes: int, max_k: int) -> Counts:
     Raises:
       TypeError, ValueError: fewer than two classes; `max_k` out of 1 … num_classes − 1.
 
+    The counts behind `measure`; derived here.
+
     >>> init(num_classes=10, max_k=3).members.shape
     (2, 10, 3, 10)
     """
-    if num_classes < 2:
-        raise ValueError(f"num_classes: expected two or more, got {num_classes}")
+    _door.check_whole(2, num_classes=num_classes)
+    _door.check_whole(1, max_k=max_k)
     _door.check_k("max_k", max_k, num_classes)
     return Counts(
         examples=jnp.zeros((2, num_classes)),
@@ -453,6 +482,8 @@ def update(
     Raises:
       TypeError, ValueError: as `measure`; another number of classes than the state's.
 
+    Derived here; rounding as in `measure`.
+
     >>> state = update(init(3, 2), jnp.array([[0.6, 0.3, 0.1]]), jnp.array([0]))
     >>> state = update(state, jnp.array([[0.1, 0.2, 0.7]]), jnp.array([2]))
     >>> print(compute(state).unreliability)
@@ -473,6 +504,8 @@ def merge(a: Counts, b: Counts) -> Counts:
     Raises:
       ValueError: counts over other numbers of classes or other largest k.
 
+    Derived here: every count is a sum over examples.
+
     >>> one = update(init(3, 2), jnp.array([[0.6, 0.3, 0.1]]), jnp.array([0]))
     >>> print(compute(merge(one, one)).tied)
     [0. 0.]
@@ -488,7 +521,9 @@ def compute(state: Counts) -> Indicators:
     """Return the indicators of all examples counted in `state`.
 
     Raises:
-      ValueError: nothing has been counted.
+      ValueError: nothing has been counted (traced counts of nothing give NaN).
+
+    Source: as `measure`.
 
     >>> state = update(init(3, 2), jnp.array([[0.6, 0.3, 0.1]]), jnp.array([0]))
     >>> print(compute(state).ambiguity)
@@ -509,8 +544,10 @@ def _compute(state: Counts) -> Indicators:
     total = _value(_sum_classes(state.examples))
     unreliability = jnp.clip(misses / total, 0, 1)
     per_class = _value(state.examples)
+    present = per_class > 0
+    per_class = jnp.maximum(per_class, 1)
     frequencies = jnp.clip(_value(state.members) / per_class[:, None, None], 0, 1)  # [C, K, C]
-    ambiguity, worst_pair = jax.vmap(_worst_wrong_class, in_axes=1)(frequencies)
+    ambiguity, worst_pair = jax.vmap(_worst_wrong_class, in_axes=(1, None))(frequencies, present)
     return Indicators(
         k=jnp.arange(1, max_k + 1),
         unreliability=unreliability,
@@ -519,7 +556,7 @@ def _compute(state: Counts) -> Indicators:
         divergence=theory.divergence(unreliability, ambiguity),
         worst_pair=worst_pair,
         tied=_value(state.tied) / total,
-        mean_label_margin=_mean_margin(_value(state.label_sums) / per_class[:, None]),
+        mean_label_margin=_mean_margin(_value(state.label_sums) / per_class[:, None], present),
     )
 
 
@@ -592,38 +629,40 @@ def _sum_classes(pair: jax.Array) -> jax.Array:
     return lax.scan(lambda total, new: (_add(total, new), None), per_class[0], per_class[1:])[0]
 
 
-def _class_means(values: jax.Array, labels: jax.Array, where: jax.Array) -> jax.Array:
-    """Return the mean row of `values` [N, C] for every true class, `[C, C]`; NaN if absent."""
+def _class_means(
+    values: jax.Array, labels: jax.Array, where: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return the mean row of `values` [N, C] for every true class, `[C, C]`, and who is present."""
     one_hot = jax.nn.one_hot(labels, values.shape[1]) * where[:, None]
+    counts = one_hot.sum(axis=0)
     # Accelerators default to fewer digits in a matrix product.
     sums = jnp.matmul(one_hot.T, values, precision=lax.Precision.HIGHEST)
-    return sums / one_hot.sum(axis=0)[:, None]
+    return sums / jnp.maximum(counts, 1)[:, None], counts > 0
 
 
-def _worst_wrong_class(frequencies: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the largest entry off the diagonal of `[C, C]`, past NaN rows, and where it is."""
+def _worst_wrong_class(frequencies: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the largest entry off the diagonal of `[C, C]` in a present row, and where it is."""
     right = jnp.eye(len(frequencies), dtype=bool)
-    wrong = jnp.where(right | jnp.isnan(frequencies), -jnp.inf, frequencies)
+    wrong = jnp.where(right | ~present[:, None], -jnp.inf, frequencies)
     pair = jnp.stack(jnp.unravel_index(jnp.argmax(wrong), wrong.shape))
-    return wrong.max(), pair
+    return jnp.where(present.any(), wrong.max(), jnp.nan), pair
 
 
-def _mean_margin(mean_labels: jax.Array) -> jax.Array:
+def _mean_margin(mean_labels: jax.Array, present: jax.Array) -> jax.Array:
     """Return μ from the mean soft label of every class, `[C, C]`."""
     right = jnp.eye(len(mean_labels), dtype=bool)
     margins = jnp.diagonal(mean_labels) - jnp.where(right, -jnp.inf, mean_labels).max(axis=1)
-    return jnp.where(jnp.isnan(margins), jnp.inf, margins).min()
+    return jnp.where(present.any(), jnp.where(present, margins, jnp.inf).min(), jnp.nan)
 
 
 def _check_labels(
     labels: ArrayLike, where: ArrayLike | None, shape: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array]:
     """Return labels and mask for rows of `shape` [N, C]; masked labels become 0."""
-    labels = jnp.asarray(labels)
     where = jnp.ones(shape[:-1], bool) if where is None else jnp.asarray(where)
     _door.check_where("where", where, shape[:-1])
     _door.check_labels("labels", labels, num_classes=shape[-1], shape=shape[:-1], where=where)
-    return jnp.where(where, labels, 0), where
+    return jnp.where(where, jnp.asarray(labels), 0), where
 
 
 def _check(

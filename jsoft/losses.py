@@ -214,9 +214,9 @@ def bad_teacher_terms(
     [0.6931, 0.6931, 0.0, 1.6094]
     """
     logits, wrong_classes = _check_logits_and_sets(logits, wrong_classes)
-    labels = jnp.asarray(labels)
     num_classes = logits.shape[-1]
     _door.check_labels("labels", labels, num_classes=num_classes, shape=logits.shape[:-1])
+    labels = jnp.asarray(labels)
     _door.check_k("k", k, num_classes)
     if k < 2:
         raise ValueError(f"k: expected two or more, so that wrong classes have a place, got {k}")

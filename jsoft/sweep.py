@@ -14,6 +14,7 @@ wanted.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -87,19 +88,20 @@ def run(
     Args:
       train: pure function of `(point, key)`; `point` holds a scalar for each column of `points`.
         Returns a flat dict of arrays, `[]` or, for curves, `[steps]`, all of the same length.
-      points: columns `[runs]` of numbers; `seed` (whole numbers ≥ 0) makes the key of the run.
+      points: columns `[runs]` of numbers, read as float32, int32 or bool; `seed` (whole numbers
+        ≥ 0) makes the key of the run.
       path: Parquet file to write, if any; its folder is made.
       config: what the results depend on, plain values for JSON; a file at `path` that holds another
-        configuration is left alone.
+        configuration, or other points, is left alone.
       batch_size: runs mapped together on one device; memory and speed follow from it, numbers do
         not.
       chunk_size: runs between two updates of the progress bar, rounded up to fill all devices.
       progress: whether to show a bar (never where the output is not a terminal).
 
     Raises:
-      TypeError, ValueError: points of unequal length, without seeds or without rows; metrics that
-        are no flat dict of scalars and curves; sizes below one; `path` holding another
-        configuration.
+      TypeError, ValueError: points of unequal length, without seeds or without rows, or beyond the
+        range of 32 bits; metrics that are no flat dict of real scalars and curves; sizes below one;
+        a configuration that JSON cannot hold; `path` holding another one, or something else.
 
     >>> def train(point, key):
     ...     return {"scaled": point["scale"] * jax.random.uniform(key)}
@@ -111,8 +113,9 @@ def run(
     num_runs = len(columns["seed"])
     names = _check_metrics(train, columns)
     config = _check_config(config)
+    digest = _digest(columns)
     if path is not None:
-        _check_file(Path(path), config)
+        _check_file(Path(path), config, digest)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     devices = jax.devices()
     per_device = math.ceil(num_runs / len(devices))
@@ -149,6 +152,7 @@ def run(
             "jsoft": json.dumps(
                 {
                     "config": config,
+                    "points": digest,
                     "runs": num_runs,
                     "wall_seconds": time.perf_counter() - start,
                     "compile_seconds": compile_seconds,
@@ -261,7 +265,11 @@ def _check_points(points: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
         if column.dtype.kind not in "fiub":
             raise TypeError(f"points[{name!r}]: expected numbers, got dtype {column.dtype}")
         if column.dtype.kind == "f":
-            column = column.astype(np.float32)
+            with np.errstate(over="ignore"):
+                short = column.astype(np.float32)
+            if (np.isinf(short) > np.isinf(column)).any() or ((short == 0) > (column == 0)).any():
+                raise ValueError(f"points[{name!r}]: expected numbers in the range of float32")
+            column = short
         elif column.dtype.kind in "iu":
             if column.max() > 2**31 - 1 or column.min() < -(2**31):
                 raise ValueError(f"points[{name!r}]: expected whole numbers that fit 32 bits")
@@ -279,12 +287,19 @@ def _check_metrics(train: Train, columns: dict[str, np.ndarray]) -> list[str]:
     """Return the names of what `train` returns for a point, without running it."""
     point = {name: jax.ShapeDtypeStruct((), column.dtype) for name, column in columns.items()}
     metrics = jax.eval_shape(lambda point: train(point, jax.random.key(point["seed"])), point)
-    if not isinstance(metrics, dict) or not jax.tree.all(
-        {name: hasattr(value, "shape") for name, value in metrics.items()}
-    ):
+    if not isinstance(metrics, dict) or not metrics:
         raise TypeError(f"train: expected it to return a flat dict of arrays, got {metrics}")
+    for name, value in metrics.items():
+        dtype = getattr(value, "dtype", None)
+        if not isinstance(name, str) or not isinstance(dtype, np.dtype) or dtype.kind not in "fiub":
+            raise TypeError(
+                "train: expected it to return a flat dict of names to arrays of bool, int or float "
+                f"(16, 32 or 64 bits), got {name!r}: {value}"
+            )
     curves = {name: value.shape for name, value in metrics.items() if value.shape}
-    if any(len(shape) > 1 for shape in curves.values()) or len(set(curves.values())) > 1:
+    if any(len(shape) > 1 or shape == (0,) for shape in curves.values()) or (
+        len(set(curves.values())) > 1
+    ):
         raise ValueError(f"train: expected scalars and curves of one length, got shapes {curves}")
     taken = set(metrics) & {*columns, "step"}
     if taken:
@@ -300,20 +315,33 @@ def _check_config(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
         raise TypeError(f"config: expected plain values that JSON can hold: {error}") from None
 
 
-def _check_file(path: Path, config: dict[str, Any] | None) -> None:
-    """Raise `ValueError` if the file at `path` holds results of another configuration."""
+def _digest(columns: dict[str, np.ndarray]) -> str:
+    """Return a fingerprint of the points."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(columns):
+        digest.update(f"{name} {columns[name].dtype} ".encode())
+        digest.update(columns[name].tobytes())
+    return digest.hexdigest()
+
+
+def _check_file(path: Path, config: dict[str, Any] | None, digest: str) -> None:
+    """Raise `ValueError` unless the file at `path` is absent or holds results of the same sweep."""
     if not path.exists():
         return
-    there = metadata(pq.read_table(path, columns=[]))["config"]
-    if there == config:
-        return
-    there, here = there or {}, config or {}
+    try:
+        noted = metadata(pq.read_table(path, columns=[]))
+    except (pa.ArrowInvalid, ValueError):
+        raise ValueError(f"path: expected a table made by jsoft.sweep.run at {path}") from None
+    there, here = noted["config"] or {}, config or {}
     differences = [
-        f"{name}: {there.get(name)!r} there, {here.get(name)!r} now"
+        f"{name}: {there.get(name, 'nothing')!r} there, {here.get(name, 'nothing')!r} now"
         for name in sorted({*there, *here})
-        if there.get(name) != here.get(name)
+        if there.get(name, "nothing") != here.get(name, "nothing")
     ]
+    if not differences and noted["points"] == digest:
+        return
     raise ValueError(
-        f"path: {path} holds results of another configuration ({'; '.join(differences)}); "
+        f"path: {path} holds results of another configuration "
+        f"({'; '.join(differences) or 'the points differ'}); "
         "choose another folder, or remove this one if it is no longer wanted"
     )

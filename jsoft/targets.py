@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jsoft import _door
 
 Generator = Literal["independent", "fixed_size", "confuser"]
+Noise = Literal["gaussian", "uniform", "laplace", "gumbel"]
 
 
 def candidate_sets(
@@ -70,10 +71,11 @@ def candidate_sets(
            [False,  True, False],
            [False, False,  True]], dtype=bool)
     """
-    labels = jnp.asarray(labels)
-    _check_num_classes(num_classes)
+    _door.check_whole(2, num_classes=num_classes)
     _door.check_labels("labels", labels, num_classes=num_classes)
+    labels = jnp.asarray(labels)
     _check_generator(num_classes, generator, k)
+    _door.check_scalar(unreliability=unreliability, ambiguity=ambiguity)
     _door.check_levels(unreliability=unreliability, ambiguity=ambiguity)
     if _door.is_concrete(unreliability, ambiguity):
         levels = np.asarray(unreliability), np.asarray(ambiguity)
@@ -132,7 +134,7 @@ def is_realisable(
     >>> is_realisable(0.9, jnp.array([0.0, 0.2]), num_classes=10)
     Array([False,  True], dtype=bool)
     """
-    _check_num_classes(num_classes)
+    _door.check_whole(2, num_classes=num_classes)
     _check_generator(num_classes, generator, k)
     _door.check_levels(unreliability=unreliability, ambiguity=ambiguity)
     return _realisable(jnp.asarray(unreliability), jnp.asarray(ambiguity), num_classes, k)
@@ -146,6 +148,8 @@ def uniform_over(candidate_sets: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError, ValueError: sets that are not booleans; an empty set (a traced one gives zeros).
+
+    The target of `losses.average_loss`; derived here.
 
     >>> uniform_over(jnp.array([True, False, True, False]))
     Array([0.5, 0. , 0.5, 0. ], dtype=float32)
@@ -164,13 +168,15 @@ def one_hot(labels: ArrayLike, num_classes: int) -> jax.Array:
     Raises:
       TypeError, ValueError: labels that are not integers in 0 … C − 1; fewer than two classes.
 
+    The usual encoding, `jax.nn.one_hot`, behind jsoft's checks.
+
     >>> one_hot(jnp.array([2, 0]), 3)
     Array([[0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
-    labels = jnp.asarray(labels)
-    _check_num_classes(num_classes)
+    _door.check_whole(2, num_classes=num_classes)
     _door.check_labels("labels", labels, num_classes=num_classes)
+    labels = jnp.asarray(labels)
     return jax.nn.one_hot(labels, num_classes)
 
 
@@ -215,7 +221,124 @@ def temperature_softmax(logits: ArrayLike, *, temperature: ArrayLike) -> jax.Arr
     _door.check_classes("logits", logits)
     _door.check_finite("logits", logits)
     _door.check_positive(temperature=temperature)
-    return jax.nn.softmax(logits / temperature)
+    # The largest logit goes first, so that a division by a small temperature cannot overflow.
+    return jax.nn.softmax((logits - logits.max(axis=-1, keepdims=True)) / temperature)
+
+
+def additive_noise(
+    labels: ArrayLike, key: jax.Array, *, num_classes: int, kind: Noise, scale: ArrayLike
+) -> jax.Array:
+    """Return one-hot labels plus independent noise on every class, e_y + ξ, `[..., C]` scores.
+
+    Scores, not probabilities: they may be negative and do not sum to one. Δ and γ of their top-k
+    sets read only the order of the scores; `noise.noise_unreliability` gives Δ in closed form.
+
+    Args:
+      labels: `[...]` integers, the true classes.
+      key: random key; the same key at another scale stretches the same noise.
+      num_classes: C.
+      kind: the law of the noise: `"gaussian"` of standard deviation `scale`, `"uniform"` on
+        ±`scale`, `"laplace"` of density exp(−|t|/scale)/(2 scale), `"gumbel"` of distribution
+        exp(−exp(−t/scale)).
+      scale: one finite number, 0 or more; may be traced.
+
+    Raises:
+      TypeError, ValueError: labels that are not integers in range, an unknown kind, a scale out of
+        range.
+
+    Reconstructed: the paper learns "with additive noise" (arXiv 2302.08155, abstract); its noise is
+    not public.
+
+    >>> labels = jnp.array([2, 0])
+    >>> key = jax.random.key(0)
+    >>> scores = additive_noise(labels, key, num_classes=3, kind="uniform", scale=0.25)
+    >>> print(np.asarray(scores).round(2))  # within 0.25 of one-hot
+    [[ 0.22  0.24  0.92]
+     [ 0.98  0.03 -0.17]]
+    """
+    _door.check_whole(2, num_classes=num_classes)
+    _door.check_labels("labels", labels, num_classes=num_classes)
+    labels = jnp.asarray(labels)
+    _door.check_at_least(0, scale=scale)
+    if _door.is_concrete(scale) and not np.isfinite(scale).all():
+        raise ValueError(f"scale: expected a finite number, got {scale}")
+    shape = (*labels.shape, num_classes)
+    if kind == "gaussian":
+        noise = jax.random.normal(key, shape)
+    elif kind == "uniform":
+        noise = jax.random.uniform(key, shape, minval=-1, maxval=1)
+    elif kind == "laplace":
+        noise = jax.random.laplace(key, shape)
+    elif kind == "gumbel":
+        noise = jax.random.gumbel(key, shape)
+    else:
+        raise ValueError(
+            f'kind: expected "gaussian", "uniform", "laplace" or "gumbel", got {kind!r}'
+        )
+    return jax.nn.one_hot(labels, num_classes) + scale * noise
+
+
+def randomised_response(
+    labels: ArrayLike, key: jax.Array, *, num_classes: int, epsilon: ArrayLike
+) -> jax.Array:
+    """Return one-hot labels of the class that is told in place of the true one, `[..., C]`.
+
+    Class i is told with probability proportional to exp(ε · 1[i = y]): the truth with
+    exp(ε)/(exp(ε) + C − 1), every other class with 1/(exp(ε) + C − 1). That is ε-differentially
+    private with regard to the label. Δ and γ: `noise.randomised_response_indicators`.
+
+    A simulation of the mechanism, for experiments: the draws are float32 and their generator is
+    not a cryptographic one, so this must not guard real secrets.
+
+    Args:
+      labels: `[...]` integers, the true classes.
+      key: random key; the same key at a larger ε tells the truth for the same examples and more.
+      num_classes: C.
+      epsilon: ε, one finite number, 0 or more; may be traced.
+
+    Raises:
+      TypeError, ValueError: labels that are not integers in range, ε out of range.
+
+    Source: Warner, "Randomized Response" (JASA 1965), here for C classes.
+
+    >>> labels = jnp.array([2, 0])
+    >>> randomised_response(labels, jax.random.key(0), num_classes=3, epsilon=20.0)
+    Array([[0., 0., 1.],
+           [1., 0., 0.]], dtype=float32)
+    """
+    _door.check_whole(2, num_classes=num_classes)
+    _door.check_labels("labels", labels, num_classes=num_classes)
+    labels = jnp.asarray(labels)
+    _door.check_at_least(0, epsilon=epsilon)
+    if _door.is_concrete(epsilon) and not np.isfinite(epsilon).all():
+        raise ValueError(f"epsilon: expected a finite number, got {epsilon}")
+    told = jax.random.categorical(key, epsilon * jax.nn.one_hot(labels, num_classes))
+    return jax.nn.one_hot(told, num_classes)
+
+
+def pseudo_labels(logits: ArrayLike) -> jax.Array:
+    """Return a model's answers as one-hot labels, d_i = 1[i = argmax z], `[..., C]`.
+
+    The lower class among equals. No gradient flows through; for soft pseudo-labels use
+    `temperature_softmax` and `lax.stop_gradient`.
+
+    Args:
+      logits: `[..., C]` finite floats.
+
+    Raises:
+      TypeError, ValueError: integer or non-finite logits; fewer than two classes.
+
+    Source: Lee, "Pseudo-Label" (ICML 2013, workshop on representation learning).
+
+    >>> pseudo_labels(jnp.array([[0.5, 2.0, -1.0], [3.0, 0.0, 1.0]]))
+    Array([[0., 1., 0.],
+           [1., 0., 0.]], dtype=float32)
+    """
+    logits = jnp.asarray(logits)
+    _door.check_float("logits", logits)
+    _door.check_classes("logits", logits)
+    _door.check_finite("logits", logits)
+    return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
 
 
 def _realisable(unreliability: Any, ambiguity: Any, num_classes: int, k: int | None) -> Any:
@@ -265,11 +388,6 @@ def _confuser_rate(
     in_if_kept = low_kept + fraction * (high_kept - low_kept)
     in_if_missed = low_missed + fraction * (high_missed - low_missed)
     return jnp.where(kept, in_if_kept, in_if_missed)
-
-
-def _check_num_classes(num_classes: int) -> None:
-    if num_classes < 2:
-        raise ValueError(f"num_classes: expected two or more, got {num_classes}")
 
 
 def _check_generator(num_classes: int, generator: str, k: int | None) -> None:

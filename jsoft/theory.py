@@ -18,16 +18,22 @@ All need Δ and γ to hold at almost every x. A Δ that holds on average is not 
 examples gathered in one region stay wrong there, whatever n. Degrees within each class are enough
 where Ω is independent of x given y.
 
+Two idealised models say what becomes of labels that networks make: `bad_teacher_limit`, where a
+teacher ends that is punished for being right, and `plurality_accuracy` with the
+`self_training_threshold`, where rounds of self-training lead.
+
 Every function is elementwise: arrays of one shape, or scalars, give an array of that shape.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.stats import poisson
 from jax.typing import ArrayLike
 
 from jsoft import _door
@@ -254,6 +260,155 @@ def finite_class_sample_complexity(
     never = divergence <= 0
     rate = jnp.where(never, 1, divergence) * epsilon
     return jnp.where(never, jnp.inf, (log_size - jnp.log(delta)) / rate)
+
+
+class TeacherLimit(NamedTuple):
+    """Where the training of a bad teacher ends, arrays `[...]`.
+
+    Attributes:
+      regime: 0 the true class is never first, 1 it is now and then, 2 it always is.
+      true_probability: p_y, the probability that the teacher gives the true class.
+      accuracy: share of training examples whose true class comes first.
+    """
+
+    regime: jax.Array
+    true_probability: jax.Array
+    accuracy: jax.Array
+
+
+def bad_teacher_limit(a1: ArrayLike, a3: ArrayLike, *, k: ArrayLike) -> TeacherLimit:
+    """Return where a teacher ends that memorises −log p_y + a1 L_pun + a3 L_rnd, `[...]`.
+
+        a3 > k − 1             p_y = 1/(1 + a3)        accuracy 0
+        a3 ≤ k − 1 < a1 + a3   p_y = 1/k               accuracy (k − 1 − a3)/a1
+        a1 + a3 ≤ k − 1        p_y = 1/(1 + a1 + a3)   accuracy 1
+
+    L_pun = −log(1 − p_y), for examples whose true class comes first; L_rnd is the mean of −log p_j
+    over k − 1 wrong classes, drawn once for every example. Always y is among the k largest, so that
+    Δ = 0 and γ = (k − 1)/(C − 1) up to sampling.
+
+    Args:
+      a1: `[...]` weight of the punishment, 0 or more.
+      a3: `[...]` weight of the random classes, 0 or more.
+      k: size of the top-k set, a whole number of 2 or more.
+
+    Raises:
+      ValueError: an argument out of its range.
+
+    Derived here (not in the paper), for a reconstructed objective and a teacher that can give every
+    example any probabilities. The k − 1 random classes share 1 − p_y alike, so y comes first iff
+    p_y > 1/k; on that tie it is first in just the share of steps that holds p_y there. Networks
+    keep to the regimes; between 0 and 1 their accuracy follows loosely.
+
+    >>> limit = bad_teacher_limit(4.0, jnp.array([1.0, 4.0]), k=4)
+    >>> print(limit.regime, limit.true_probability, limit.accuracy)  # (4 − 1 − 1)/4
+    [1 0] [0.25 0.2 ] [0.5 0. ]
+    """
+    _door.check_at_least(0, a1=a1, a3=a3)
+    _check_count("k", k, least=2)
+    a1, a3, k = _as_floats(a1, a3, k)
+    never, slides = a3 > k - 1, (a3 <= k - 1) & (a1 + a3 > k - 1)
+    share = (k - 1 - a3) / jnp.where(slides, a1, 1)
+    return TeacherLimit(
+        regime=jnp.where(never, 0, jnp.where(slides, 1, 2)),
+        true_probability=jnp.where(slides, 1 / k, 1 / (1 + a3 + jnp.where(never, 0, a1))),
+        accuracy=jnp.where(slides, share, jnp.where(never, 0, 1)),
+    )
+
+
+def self_training_threshold(
+    concentration: ArrayLike, *, labelled_fraction: ArrayLike = 0.0
+) -> jax.Array:
+    """Return a†, the accuracy above which a model's own labels can teach a better one, `[...]`.
+
+        a† = max(0, 1 − 1/((1 − λ)(1 + c))),  which is c/(1 + c) at λ = 0
+
+    Labels of accuracy a have Δ = 1 − a and γ = c (1 − a) at k = 1. A share λ of correct ones among
+    them leaves (1 − λ)Δ and (1 − λ)γ, so the condition becomes Δ + γ < 1/(1 − λ).
+
+    Args:
+      concentration: `[...]` c in [0, 1], the share of errors that goes to the likeliest wrong
+        class; not below 1/(C − 1).
+      labelled_fraction: λ in [0, 1].
+
+    Raises:
+      ValueError: a level outside [0, 1].
+
+    Derived here (not in the paper): where `plurality_accuracy` goes to 1 in place of 0 as N grows.
+
+    >>> print(self_training_threshold(1.0), self_training_threshold(0.6, labelled_fraction=0.5))
+    0.5 0.0
+    """
+    c, labelled_fraction = _levels(concentration=concentration, labelled_fraction=labelled_fraction)
+    return 1 - 1 / jnp.maximum(1, (1 - labelled_fraction) * (1 + c))
+
+
+def plurality_accuracy(
+    unreliability: ArrayLike, ambiguity: ArrayLike, *, num_votes: int, num_classes: int
+) -> jax.Array:
+    """Return ρ_N(Δ, γ), the chance that the true class wins a vote of N noisy labels, `[...]`.
+
+        ρ_N = E[1[n_y = max n] / #{i: n_i = n_y}],  n ~ Multinomial(N; p)
+
+    A vote goes to y by p_y = 1 − Δ, to one wrong class by γ, to each other by (Δ − γ)/(C − 2);
+    classes with equal counts win at even odds.
+
+    The student of an idealised self-training: inputs fall into cells, every cell has N labels with
+    independent errors, and the student answers what most of them say. A round turns accuracy a into
+    ρ_N(1 − a, c (1 − a)), and ρ_N → 1[Δ + γ < 1] as N grows. The labels that a real model gives to
+    like inputs share their errors, so real rounds gain less.
+
+    Args:
+      unreliability: `[...]` Δ in [0, 1].
+      ambiguity: `[...]` γ, the rate of the likeliest wrong class: Δ/(C − 1) ≤ γ ≤ Δ.
+      num_votes: N, 1 or more.
+      num_classes: C, 2 or more.
+
+    Raises:
+      ValueError: an argument out of its range.
+
+    Derived here (not in the paper). Exact, in the order of N²C² numbers of memory for each Δ.
+
+    >>> rho = plurality_accuracy(0.25, 0.25, num_votes=3, num_classes=2)
+    >>> print(f"{rho:.5f}")  # 0.75³ + 3 · 0.75² · 0.25
+    0.84375
+    """
+    levels = _levels(unreliability=unreliability, ambiguity=ambiguity)
+    _check_count("num_votes", num_votes, least=1)
+    _check_count("num_classes", num_classes, least=2)
+    if _door.is_concrete(unreliability, ambiguity):
+        delta, gamma = np.asarray(unreliability), np.asarray(ambiguity)
+        rounding = 1e-6
+        least = delta / (num_classes - 1)
+        if not ((gamma >= least - rounding) & (gamma <= delta + rounding)).all():
+            raise ValueError(
+                f"ambiguity: expected Δ/{num_classes - 1} ≤ γ ≤ Δ, got {ambiguity} at Δ = "
+                f"{unreliability}"
+            )
+    # Independent Poisson counts are multinomial once their sum is known. Given n_y, the others'
+    # counts up to n_y are polynomials, and their product's coefficient at N − n_y is the chance
+    # that y wins; u marks the ties, since the mean of 1/(1 + ties) is the integral of u^ties.
+    nodes, weights = np.polynomial.legendre.leggauss(min(num_votes, num_classes) // 2 + 1)
+    u = (nodes[:, None, None] + 1) / 2
+    wins, votes = np.arange(1, num_votes + 1), np.arange(num_votes + 1)
+    below, equal = votes < wins[:, None], votes == wins[:, None]
+    allowed = np.where(equal, u, below)  # [U, N, votes]
+    size = (num_classes - 1) * num_votes + 1  # one more than the product's degree
+
+    def chance(delta, gamma):
+        def count(rate):  # the slope of a logarithm of zero would not be a number
+            return poisson.pmf(votes, num_votes * jnp.maximum(rate, 1e-30))
+
+        confuser, other = (
+            jnp.fft.rfft(count(rate)[None, None] * allowed, size)
+            for rate in (gamma, (delta - gamma) / max(num_classes - 2, 1))
+        )
+        product = jnp.fft.irfft(confuser * other ** (num_classes - 2), size)
+        lost = jnp.asarray(weights / 2) @ product[:, wins - 1, num_votes - wins]  # [N]
+        won = count(1 - delta)[wins] @ lost / poisson.pmf(num_votes, num_votes)
+        return jnp.clip(won, 0, 1)
+
+    return jnp.vectorize(chance)(*levels)
 
 
 def _levels(**levels: ArrayLike) -> list[jax.Array]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.typing import ArrayLike
@@ -95,9 +96,10 @@ def fit(
       throughout and best epoch 0.
 
     Raises:
-      TypeError, ValueError: labels that are not integers, lengths that differ, fewer examples than
-        one batch, epochs below one, concrete hyper-parameters out of range, a loss that does not
-        give one value per example.
+      TypeError, ValueError: images that are not finite or of unlike kinds, labels that are not
+        classes of the network, lengths that differ, fewer examples than one batch, epochs below
+        one, hyper-parameters out of range, targets that the loss refuses, a loss that does not
+        give one value per example. What is traced is checked for shapes alone.
 
     >>> import flax.linen as nn
     >>> x = jnp.linspace(-1, 1, 64)[:, None]
@@ -108,12 +110,19 @@ def fit(
     >>> bool(metrics["test_accuracy"] > 0.95)
     True
     """
-    images, targets = jax.tree.map(jnp.asarray, (images, targets))
-    _check(images, targets, valid, test, epochs=epochs, batch_size=batch_size)
+    _door.check_scalar(
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        patience=patience,
+    )
     _door.check_positive(learning_rate=learning_rate)
     _door.check_levels(momentum=momentum)
     _door.check_at_least(0, weight_decay=weight_decay)
     _door.check_at_least(1, patience=patience)
+    _door.check_whole(1, epochs=epochs, batch_size=batch_size)
+    images, targets = jax.tree.map(jnp.asarray, (images, targets))
+    _check(network, loss, images, targets, valid, test, batch_size)
 
     steps = len(images) // batch_size
     optimizer = optax.chain(
@@ -131,13 +140,7 @@ def fit(
         batch, batch_targets = jax.tree.map(lambda array: array[rows], (images, targets))
 
         def mean_loss(params):
-            values = loss(network.apply(params, _scaled(batch)), batch_targets)
-            if values.shape != (batch_size,):
-                raise ValueError(
-                    f"loss: expected one value per example, shape [{batch_size}], "
-                    f"got {list(values.shape)}"
-                )
-            return values.mean()
+            return loss(network.apply(params, _scaled(batch)), batch_targets).mean()
 
         value, gradients = jax.value_and_grad(mean_loss)(params)
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
@@ -169,9 +172,9 @@ def fit(
         return run, jax.tree.map(lambda value: jnp.where(stopped, jnp.nan, value), curves)
 
     params = network.init(init_key, _scaled(images[:1]))
-    none, nan = jnp.zeros((), jnp.int32), jnp.full((), jnp.nan)
+    none, nan = jnp.zeros((), jnp.int32), jnp.full((), jnp.nan, jnp.float32)
     start = _Run(params, optimizer.init(params), none, none, nan, nan)
-    run, curves = lax.scan(epoch, start, jnp.arange(1, epochs + 1))
+    run, curves = lax.scan(epoch, start, jnp.arange(1, epochs + 1, dtype=jnp.int32))
     return {
         "test_accuracy": run.best_test,
         "valid_accuracy": run.best_valid,
@@ -188,7 +191,7 @@ def _matrices(params: Any) -> Any:
 
 
 def _scaled(images: jax.Array) -> jax.Array:
-    return images / 255.0 if jnp.issubdtype(images.dtype, jnp.integer) else images
+    return images.astype(jnp.float32) / 255 if _is_pixels(images) else images
 
 
 def _accuracy(network: Network, params: Any, split: Split) -> jax.Array:
@@ -197,31 +200,88 @@ def _accuracy(network: Network, params: Any, split: Split) -> jax.Array:
     def is_right(example):
         image, label = example
         logits = network.apply(params, _scaled(image[None]))[0]
-        return jnp.where(jnp.isfinite(logits).all(), jnp.argmax(logits) == label, jnp.nan)
+        right = (jnp.argmax(logits) == label).astype(jnp.float32)
+        return jnp.where(jnp.isfinite(logits).all(), right, jnp.nan)
 
     images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
     # A thousand at a time: a convolution's shifted copies of a whole test set would not fit.
     return lax.map(is_right, (images, labels), batch_size=min(len(labels), 1000)).mean()
 
 
-def _check(images: jax.Array, targets: Any, valid: Split, test: Split, *, epochs, batch_size):
-    for leaf in jax.tree.leaves(targets):
-        if len(leaf) != len(images):
-            raise ValueError(f"targets: expected {len(images)} rows as images, got {len(leaf)}")
-    for name, split in (("valid", valid), ("test", test)):
-        if split.images.shape[1:] != images.shape[1:]:
-            raise ValueError(
-                f"{name}: expected images of shape {list(images.shape[1:])} as in training, "
-                f"got {list(split.images.shape[1:])}"
-            )
-        if not jnp.issubdtype(split.labels.dtype, jnp.integer):
-            raise TypeError(f"{name}: expected integer labels, got dtype {split.labels.dtype}")
-        if split.labels.shape != split.images.shape[:1] or not len(split.labels):
-            raise ValueError(
-                f"{name}: expected one label for each of {len(split.images)} images and at least "
-                f"one image, got {list(split.labels.shape)} labels"
-            )
-    if epochs < 1:
-        raise ValueError(f"epochs: expected one or more, got {epochs}")
-    if not 1 <= batch_size <= len(images):
+def _check(
+    network: Network,
+    loss: Loss,
+    images: jax.Array,
+    targets: Any,
+    valid: Split,
+    test: Split,
+    batch_size: int,
+) -> None:
+    """Raise unless images, targets, network and loss fit together; nothing is trained."""
+    if images.ndim < 2 or not len(images):
+        raise ValueError(f"images: expected shape [N, ...] with N ≥ 1, got {list(images.shape)}")
+    if batch_size > len(images):
         raise ValueError(f"batch_size: expected 1 … {len(images)}, the examples, got {batch_size}")
+    _check_images("images", images)
+    for leaf in jax.tree.leaves(targets):
+        if leaf.shape[:1] != images.shape[:1]:
+            raise ValueError(
+                f"targets: expected {len(images)} rows as images, got shape {list(leaf.shape)}"
+            )
+
+    def logits_of(key: jax.Array, batch: jax.Array) -> jax.Array:
+        return network.apply(network.init(key, batch), batch)
+
+    batch = jax.ShapeDtypeStruct(
+        (batch_size, *images.shape[1:]), jax.eval_shape(_scaled, images).dtype
+    )
+    logits = jax.eval_shape(logits_of, jax.random.key(0), batch)
+    if logits.ndim != 2 or logits.shape[0] != batch_size:
+        raise ValueError(
+            f"network: expected logits of shape [{batch_size}, C], got {list(logits.shape)}"
+        )
+    num_classes = logits.shape[1]
+    for name, split in (("valid", valid), ("test", test)):
+        if not isinstance(split, Split):
+            raise TypeError(f"{name}: expected a jsoft.datasets.Split, got {type(split).__name__}")
+        if split.images.shape[1:] != images.shape[1:] or _is_pixels(split.images) != _is_pixels(
+            images
+        ):
+            raise ValueError(
+                f"{name}: expected images like those of training, {images.dtype}"
+                f"{list(images.shape[1:])} each, got {split.images.dtype}"
+                f"{list(split.images.shape[1:])}"
+            )
+        if not len(split.images):
+            raise ValueError(f"{name}: expected at least one image, got none")
+        _check_images(f"{name}.images", split.images)
+        _door.check_labels(
+            f"{name}.labels",
+            split.labels,
+            num_classes=num_classes,
+            shape=split.images.shape[:1],
+        )
+    # Once with all targets at hand: what the loss refuses, it refuses here, before it is traced.
+    values = loss(jnp.zeros((len(images), num_classes)), targets)
+    if values.shape != images.shape[:1]:
+        raise ValueError(
+            f"loss: expected one value per example, shape [{len(images)}], got {list(values.shape)}"
+        )
+
+
+def _check_images(name: str, images: Any) -> None:
+    if not _door.is_concrete(images):
+        return
+    values = np.asarray(images)
+    if _is_pixels(images):
+        if values.min() < 0 or values.max() > 255:
+            raise ValueError(
+                f"{name}: expected integers in 0 … 255, got {values.min()} … {values.max()}"
+            )
+    else:
+        _door.check_float(name, images)
+        _door.check_finite(name, values.reshape(len(values), -1))
+
+
+def _is_pixels(images: Any) -> bool:
+    return jnp.issubdtype(images.dtype, jnp.integer)

@@ -491,7 +491,8 @@ def test_a_known_set_that_is_not_prepared_tells_the_command(tmp_path):
     with pytest.raises(ValueError, match="'mnist' is not prepared in") as caught:
         datasets.load("mnist", data_dir=tmp_path)
     command = (
-        "pip install 'jsoft[tensorflow]' && python -c \"import tensorflow_datasets as tfds; "
+        f"{sys.executable} -m pip install tensorflow && "
+        f'{sys.executable} -c "import tensorflow_datasets as tfds; '
         f"tfds.builder('mnist', data_dir='{tmp_path}', file_format='array_record')"
         '.download_and_prepare()"'
     )

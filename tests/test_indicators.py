@@ -294,6 +294,29 @@ def test_mean_label_margin_has_a_gradient():
     )
 
 
+def test_mean_label_margin_has_a_gradient_when_a_class_is_absent():
+    soft_labels = jnp.array([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1]])
+    gradient = jax.grad(indicators.mean_label_margin)(soft_labels, jnp.array([0, 1]))
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient).sum() > 0
+
+
+def test_nothing_is_known_of_groups_that_a_mapped_mask_empties():
+    soft_labels, labels = draw(20, 3)
+    masks = jnp.stack([jnp.ones(20, bool), jnp.zeros(20, bool)])
+    mapped = jax.vmap(lambda where: indicators.measure(soft_labels, labels, where=where))(masks)
+    assert np.isfinite(mapped.ambiguity[0]).all()
+    for values in (mapped.unreliability, mapped.ambiguity, mapped.margin, mapped.mean_label_margin):
+        assert np.isnan(values[1]).all()
+    assert "Indicators(" in str(mapped)  # a table is for one set of labels
+
+
+def test_half_precision_gives_the_same_indicators_one_k_at_a_time():
+    labels = np.arange(50) % 10
+    one_hot = jax.nn.one_hot(labels, 10, dtype=jnp.bfloat16)
+    np.testing.assert_allclose(indicators.ambiguity_degree(one_hot, labels, 3), 2 / 9, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_half_precision_labels_are_read_exactly(dtype):
     soft_labels, labels = draw(100, 5)
@@ -426,6 +449,21 @@ BAD = {
         ValueError,
         r"labels: .*got -1",
         lambda: indicators.ambiguity_degree(GOOD, TRUTH * 0 - 1, 1),
+    ),
+    "labels beyond 32 bits": (
+        ValueError,
+        "labels: expected classes in 0 … 3",
+        lambda: indicators.measure(GOOD, TRUTH.astype(np.int64) + 2**32),
+    ),
+    "several k": (
+        ValueError,
+        r"k: expected one number, got shape \[2\]",
+        lambda: indicators.membership(GOOD, np.array([1, 2])),
+    ),
+    "traced float k": (
+        TypeError,
+        "k: expected a whole number",
+        lambda: jax.jit(lambda k: indicators.membership(GOOD, k))(1.5),
     ),
     "labels of another length": (
         ValueError,

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -110,6 +111,43 @@ def test_plot_only_redraws_the_same_files_without_training(results):
     assert done.stdout == results[1]
     for name, content in before.items():
         assert (out / name).read_bytes() == content, name
+
+
+def test_plot_only_refuses_options_that_the_table_was_not_made_with(results):
+    done = command("--preset", "tiny", "--plot-only", "--levels", 7, folder=results[0])
+    assert done.returncode != 0
+    assert "levels: expected 3 as in" in done.stderr
+    done = command("--preset", "tiny", "--plot-only", "--out", "elsewhere", folder=results[0])
+    assert done.returncode != 0
+    assert "run without --plot-only first" in done.stderr
+
+
+def test_a_student_that_diverged_leaves_the_summary_and_figure_whole(results):
+    table = pq.read_table(results[0] / "results" / "phase_diagram" / "tiny" / "results.parquet")
+    column = table.column_names.index("test_accuracy")
+    accuracy = table["test_accuracy"].to_numpy().copy()
+    accuracy[0] = np.nan  # one of two seeds at (0, 0)
+    accuracy[2:4] = np.nan  # both seeds at (0, 0.5)
+    spoiled = table.set_column(column, "test_accuracy", pa.array(accuracy))
+    summary = phase_diagram.summarise(spoiled)
+    assert summary["diverged_students"] == 3
+    np.testing.assert_allclose(summary["accuracy_at_0_0"], accuracy[1], atol=1e-4)
+    assert -1 <= summary["spearman_divergence"] <= 1
+    json.dumps(summary, allow_nan=False)
+    phase_diagram.plot(spoiled)
+
+
+def test_files_of_one_name_with_other_images_are_told_apart(tmp_path):
+    config = dataclasses.replace(
+        phase_diagram.PRESETS["tiny"], levels=2, seeds=1, epochs=1, batch_size=16, out=tmp_path
+    )
+    for number, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        images = np.random.default_rng(number).random((60, 5), np.float32)
+        np.savez(tmp_path / folder / "set.npz", images=images, labels=np.arange(60) % 3)
+    phase_diagram.run(dataclasses.replace(config, data=tmp_path / "a" / "set.npz"))
+    with pytest.raises(ValueError, match=r"another configuration \(dataset_digest"):
+        phase_diagram.run(dataclasses.replace(config, data=tmp_path / "b" / "set.npz"))
 
 
 def test_another_configuration_is_refused_before_training(results):

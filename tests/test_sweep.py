@@ -135,11 +135,22 @@ def test_same_configuration_runs_again_another_is_refused(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_same_configuration_with_other_points_is_refused(tmp_path):
+    path = tmp_path / "results.parquet"
+    sweep.run(scalars, POINTS, path=path)
+    with pytest.raises(ValueError, match="the points differ"):
+        sweep.run(scalars, sweep.grid(scale=[7.0], seed=[9]), path=path)
+    assert pq.read_table(path).num_rows == 12
+
+
 def test_a_file_of_somebody_else_is_left_alone(tmp_path):
     path = tmp_path / "results.parquet"
     pq.write_table(pa.table({"x": [1]}), path)
-    with pytest.raises(ValueError, match="without its notes"):
+    with pytest.raises(ValueError, match="path: expected a table made by"):
         sweep.run(scalars, POINTS, path=path)
+    (tmp_path / "junk").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="path: expected a table made by"):
+        sweep.run(scalars, POINTS, path=tmp_path / "junk")
     assert pq.read_table(path).num_rows == 1
 
 
@@ -201,6 +212,12 @@ BAD = {
     "matrices": (ValueError, "scalars and curves", broken(a=jnp.zeros((2, 2))), POINTS, {}),
     "curves": (ValueError, "one length", broken(a=jnp.zeros(2), b=jnp.zeros(3)), POINTS, {}),
     "taken name": (ValueError, "named unlike points", broken(scale=jnp.zeros(())), POINTS, {}),
+    "bfloat16": (TypeError, "'a': .*bfloat16", broken(a=jnp.zeros((), jnp.bfloat16)), POINTS, {}),
+    "keys": (TypeError, "flat dict of names to arrays", lambda point, key: {"a": key}, POINTS, {}),
+    "no steps": (ValueError, "curves of one length", broken(a=jnp.zeros(0)), POINTS, {}),
+    "no metrics": (TypeError, "train: expected", broken(), POINTS, {}),
+    "too large": (ValueError, "range of float32", scalars, {"scale": [1e300], "seed": [0]}, {}),
+    "too small": (ValueError, "range of float32", scalars, {"scale": [1e-300], "seed": [0]}, {}),
     "config": (TypeError, "config: expected plain", scalars, POINTS, {"config": {"a": {1}}}),
     "batch size": (ValueError, "batch_size, chunk_size: ", scalars, POINTS, {"batch_size": 0}),
     "chunk size": (ValueError, "batch_size, chunk_size: ", scalars, POINTS, {"chunk_size": 0}),

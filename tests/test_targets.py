@@ -161,6 +161,81 @@ def test_smooth_and_temperature_by_hand():
     np.testing.assert_allclose(swept.sum(axis=-1), 1, rtol=1e-6)
 
 
+LAWS = {  # of noise of scale 1: mean, standard deviation, third quartile
+    "gaussian": (0.0, 1.0, 0.6745),
+    "uniform": (0.0, 1 / np.sqrt(3), 0.5),
+    "laplace": (0.0, np.sqrt(2), np.log(2)),
+    "gumbel": (np.euler_gamma, np.pi / np.sqrt(6), -np.log(np.log(4 / 3))),
+}
+
+
+def noisy(kind="gaussian", scale=1.0, labels=LABELS[:2000]):
+    return targets.additive_noise(labels, jax.random.key(0), num_classes=5, kind=kind, scale=scale)
+
+
+@pytest.mark.parametrize("kind", LAWS)
+def test_additive_noise_has_the_law_and_the_scale_that_were_asked_for(kind):
+    noise = np.asarray(noisy(kind, 3.0) - targets.one_hot(LABELS[:2000], 5)) / 3
+    mean, deviation, quartile = LAWS[kind]
+    # 10000 draws: four standard errors of a mean; heavy tails make the deviation less certain
+    np.testing.assert_allclose(noise.mean(), mean, atol=0.04 * deviation)
+    np.testing.assert_allclose(noise.std(), deviation, rtol=0.06)
+    np.testing.assert_allclose((noise < quartile).mean(), 0.75, atol=0.018)
+    correlations = np.corrcoef(noise.T)[~np.eye(5, dtype=bool)]
+    np.testing.assert_allclose(correlations, 0, atol=0.1)  # independent over classes
+
+
+@pytest.mark.parametrize("kind", LAWS)
+def test_scale_stretches_the_same_noise_and_can_be_mapped(kind):
+    one_hot = targets.one_hot(LABELS[:2000], 5)
+    np.testing.assert_array_equal(noisy(kind, 0.0), one_hot)
+    unit = noisy(kind, 1.0) - one_hot
+    np.testing.assert_allclose(noisy(kind, 3.0) - one_hot, 3 * unit, atol=1e-5)
+    scales = jnp.array([0.0, 0.5, 3.0])
+    mapped = jax.jit(jax.vmap(lambda scale: noisy(kind, scale)))(scales)
+    looped = jnp.stack([noisy(kind, scale) for scale in scales])
+    np.testing.assert_allclose(mapped, looped, rtol=1e-5, atol=1e-6)  # fused operations round anew
+
+
+def told(epsilon, labels=LABELS):
+    return targets.randomised_response(labels, jax.random.key(0), num_classes=5, epsilon=epsilon)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1.0, 3.0])
+def test_randomised_response_has_the_rates_of_its_definition(epsilon):
+    soft = np.asarray(told(epsilon))
+    np.testing.assert_array_equal(soft.sum(axis=1), 1)
+    assert set(np.unique(soft)) == {0, 1}
+    rates = np.stack([soft[y == LABELS].mean(axis=0) for y in range(5)])  # [C, C]
+    expected = (1 + np.eye(5) * np.expm1(epsilon)) / (np.exp(epsilon) + 4)
+    np.testing.assert_allclose(rates, expected, atol=0.028)  # five standard errors
+
+
+def test_more_privacy_only_hides_more_labels():
+    kept = [np.asarray(told(epsilon))[np.arange(40000), LABELS] for epsilon in (0.5, 2.0, 5.0)]
+    assert (kept[0] <= kept[1]).all()
+    assert (kept[1] <= kept[2]).all()
+    np.testing.assert_array_equal(told(100.0), targets.one_hot(LABELS, 5))
+    mapped = jax.jit(jax.vmap(told))(jnp.array([0.5, 2.0]))
+    np.testing.assert_array_equal(mapped[1], told(2.0))
+
+
+def test_noisy_labels_keep_the_shape_of_their_labels():
+    for labels in (LABELS[:24].reshape(2, 3, 4), np.array(2)):
+        assert noisy(labels=labels).shape == (*labels.shape, 5)
+        assert told(1.0, labels=labels).shape == (*labels.shape, 5)
+
+
+def test_pseudo_labels_are_the_models_answers():
+    logits = np.float32([[[1, 3, 2], [1e4, -1e4, 0]], [[0, 0, 0], [-5, -1, -1]]])
+    expected = [[[0, 1, 0], [1, 0, 0]], [[1, 0, 0], [0, 1, 0]]]  # the lower class among equals
+    np.testing.assert_array_equal(targets.pseudo_labels(logits), expected)
+    np.testing.assert_array_equal(jax.jit(targets.pseudo_labels)(logits), expected)
+    assert targets.pseudo_labels(jnp.asarray(logits, jnp.bfloat16)).dtype == jnp.bfloat16
+    slopes = jax.grad(lambda logits: (targets.pseudo_labels(logits) * logits).sum())(logits)
+    np.testing.assert_array_equal(slopes, expected)  # none through the labels
+
+
 SOFT = np.float32([[0.5, 0.5]])
 BAD = {
     "level above one": (ValueError, r"unreliability: .*\[0, 1\], got 1.5", lambda: draw(1.5, 0.5)),
@@ -209,6 +284,23 @@ BAD = {
         "logits: ",
         lambda: targets.temperature_softmax(SOFT * np.nan, temperature=1.0),
     ),
+    "unknown noise": (ValueError, "kind: expected .*, got 'cauchy'", lambda: noisy("cauchy")),
+    "negative noise": (ValueError, "scale: expected 0 or more, got -1", lambda: noisy(scale=-1.0)),
+    "boundless noise": (ValueError, "scale: expected a finite", lambda: noisy(scale=np.inf)),
+    "noise on floats": (TypeError, "labels: ", lambda: noisy(labels=np.ones(3))),
+    "noise on one class": (
+        ValueError,
+        "num_classes: ",
+        lambda: targets.additive_noise(
+            LABELS, jax.random.key(0), num_classes=1, kind="gaussian", scale=1.0
+        ),
+    ),
+    "response below zero": (ValueError, "epsilon: expected 0 or more", lambda: told(-1.0)),
+    "boundless response": (ValueError, "epsilon: expected a finite", lambda: told(np.inf)),
+    "response out of range": (ValueError, "labels: .*got 5", lambda: told(1.0, LABELS + 1)),
+    "integer logits": (TypeError, "logits: ", lambda: targets.pseudo_labels([[0, 1]])),
+    "pseudo-label NaN": (ValueError, "logits: ", lambda: targets.pseudo_labels(SOFT * np.nan)),
+    "pseudo-label of one class": (ValueError, "logits: ", lambda: targets.pseudo_labels([[0.5]])),
 }
 
 

@@ -1,3 +1,5 @@
+import functools
+import itertools
 import math
 
 import jax
@@ -322,3 +324,222 @@ def test_constants_can_be_swept():
     )(epsilons, sizes)
     expected = [math.log(h / 0.05) / (e * 0.5) for e, h in zip(epsilons, sizes, strict=True)]
     assert_allclose(found, expected, rtol=1e-6)
+
+
+# Idealised models: the limit of a bad teacher
+
+
+@pytest.mark.parametrize(
+    ("a1", "a3", "regime", "true_probability", "accuracy"),
+    [
+        (3.0, 1.0, 1, 1 / 3, 1 / 3),
+        (3.0, 1.5, 1, 1 / 3, 1 / 6),
+        (3.0, 2.0, 1, 1 / 3, 0.0),
+        (1.0, 3.0, 0, 1 / 4, 0.0),
+        (0.5, 1.0, 2, 2 / 5, 1.0),
+        (1.0, 1.0, 2, 1 / 3, 1.0),  # a1 + a3 = k − 1
+        (0.0, 2.0, 2, 1 / 3, 1.0),
+        (0.0, 0.0, 2, 1.0, 1.0),
+        (0.0, 9.0, 0, 1 / 10, 0.0),
+    ],
+)
+def test_bad_teacher_limit_by_hand(a1, a3, regime, true_probability, accuracy):
+    found = theory.bad_teacher_limit(a1, a3, k=3)
+    assert_allclose(found, (regime, true_probability, accuracy), rtol=1e-6)
+    mapped = jax.jit(jax.vmap(lambda a3, k: theory.bad_teacher_limit(a1, a3, k=k)))
+    assert_allclose([x[0] for x in mapped(jnp.array([a3]), jnp.array([3]))], found, rtol=1e-6)
+
+
+def test_bad_teacher_limit_is_continuous():
+    a3 = jnp.linspace(0, 4, 401)
+    for a1 in (0.5, 1.0, 3.0):
+        found = theory.bad_teacher_limit(a1, a3, k=3)
+        assert (np.diff(found.true_probability) <= 0).all()
+        assert (np.diff(found.accuracy) <= 0).all()
+        assert -np.diff(found.true_probability).min() < 0.011  # slope of 1/(1 + a3) at 0
+        assert -np.diff(found.accuracy).min() < 0.01 / a1 + 1e-5
+        assert set(np.asarray(found.regime)) == {0, 1, 2} - ({2} if a1 == 3.0 else set())
+
+
+@pytest.mark.parametrize(("a1", "a3"), [(1, 3), (3, 1), (3, 1.5), (0.5, 1)], ids=str)
+def test_free_logits_end_where_the_rule_says(a1, a3):
+    """Descend the objective on a table of logits: 1000 examples, ten classes, k = 3, y = 0."""
+
+    def loss(logits):
+        log_p = jax.nn.log_softmax(logits)
+        p = jnp.minimum(jnp.exp(log_p[:, 0]), 1 - 1e-6)
+        first = (logits[:, 0] >= logits.max(axis=1)).astype(jnp.float32)
+        return (-log_p[:, 0] - a1 * first * jnp.log(1 - p) - a3 * log_p[:, 1:3].mean(axis=1)).sum()
+
+    start = jax.random.normal(jax.random.key(0), (1000, 10))
+
+    def step(logits, i):  # shorter steps at last, for long ones leap over the tie
+        logits = logits - jnp.where(i < 1000, 0.1, 0.02) * jax.grad(loss)(logits)
+        return logits, (logits.argmax(axis=1) == 0).mean()
+
+    # The examples cross the tie together, so their share must be seen over many steps.
+    logits, shares = jax.jit(lambda start: jax.lax.scan(step, start, jnp.arange(2000)))(start)
+    limit = theory.bad_teacher_limit(a1, a3, k=3)
+    assert_allclose(shares[-500:].mean(), limit.accuracy, atol=0.01)
+    found = jax.nn.softmax(logits)[:, 0].mean()
+    assert_allclose(found, limit.true_probability, atol=0.01)  # as wide as a step of 0.02
+    assert ((logits[:, 3:] > logits[:, :1]).sum(axis=1) == 0).all()  # Δ = 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((-1.0, 1.0, 3), "a1: expected 0 or more, got -1"),
+        ((1.0, -1.0, 3), "a3: expected 0 or more, got -1"),
+        ((1.0, math.nan, 3), "a3: expected 0 or more, got nan"),
+        ((1.0, 1.0, 1), "k: expected a whole number of 2 or more, got 1"),
+        ((1.0, 1.0, 2.5), "k: expected a whole number of 2 or more, got 2.5"),
+    ],
+    ids=str,
+)
+def test_bad_teacher_weights_are_refused(arguments, message):
+    a1, a3, k = arguments
+    with pytest.raises(ValueError, match=message):
+        theory.bad_teacher_limit(a1, a3, k=k)
+
+
+# Idealised models: self-training
+
+plurality = jax.jit(theory.plurality_accuracy, static_argnames=("num_votes", "num_classes"))
+
+
+def reference_plurality(chances, num_votes):
+    """Go through every multinomial outcome; the true class is the first."""
+    total = 0.0
+    for counts in itertools.product(range(num_votes + 1), repeat=len(chances)):
+        if sum(counts) == num_votes and counts[0] == max(counts):
+            ways = math.factorial(num_votes) / math.prod(math.factorial(n) for n in counts)
+            chance = math.prod(p**n for p, n in zip(chances, counts, strict=True))
+            total += ways * chance / counts.count(counts[0])
+    return total
+
+
+def rounds(accuracy, concentration, num_votes, num_rounds=3):
+    found = []
+    for _ in range(num_rounds):
+        wrong = 1 - accuracy
+        accuracy = plurality(wrong, concentration * wrong, num_votes=num_votes, num_classes=10)
+        found.append(float(accuracy))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "num_votes"), [(2, 1), (2, 6), (3, 1), (3, 2), (3, 7), (4, 5), (5, 6)]
+)
+def test_plurality_goes_through_every_outcome(num_classes, num_votes):
+    for delta in (0.0, 0.3, 0.75, 1.0):
+        for c in {1 / (num_classes - 1), 0.6, 1.0} if num_classes > 2 else {1.0}:
+            others = [delta * (1 - c) / max(num_classes - 2, 1)] * (num_classes - 2)
+            expected = reference_plurality([1 - delta, c * delta, *others], num_votes)
+            sizes = {"num_votes": num_votes, "num_classes": num_classes}
+            found = plurality(delta, c * delta, **sizes)
+            assert_allclose(found, expected, atol=1e-5)  # a float32 transform
+            with jax.enable_x64(True):
+                found = plurality(delta, c * delta, **sizes)
+                assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("start", "concentration", "num_votes", "expected"),
+    [
+        (0.15, 1 / 9, 25, [0.30, 0.86, 1.00]),
+        (0.05, 1 / 9, 25, [0.01, 0.00]),
+        (0.55, 1.0, 25, [0.69, 0.98, 1.00]),
+        (0.45, 1.0, 25, [0.31, 0.02, 0.00]),
+    ],
+)
+def test_rounds_of_self_training_to_the_printed_digits(start, concentration, num_votes, expected):
+    found = rounds(start, concentration, num_votes, len(expected))
+    assert [round(accuracy, 2) for accuracy in found] == expected
+
+
+def test_few_votes_climb_from_below_the_threshold():
+    assert theory.self_training_threshold(0.3) > 0.23
+    found = rounds(0.18, 0.3, 9, 5)
+    assert (np.diff([0.18, *found]) > 0).all()
+    assert found[-1] > 0.999
+
+
+def test_the_threshold_is_a_fixed_point_of_symmetric_votes():
+    for num_votes in (1, 4, 25):
+        # Chance among equals, and one confuser that is as likely as the truth
+        assert_allclose(rounds(0.1, 1 / 9, num_votes, 1), [0.1], atol=1e-5)
+        assert_allclose(rounds(0.5, 1.0, num_votes, 1), [0.5], atol=1e-5)
+    assert_allclose(theory.self_training_threshold(1 / 9), 0.1, rtol=1e-6)
+    assert_allclose(theory.self_training_threshold(1.0), 0.5, rtol=1e-6)
+
+
+def test_many_votes_decide_by_the_condition():
+    concentrations = np.float32([[1 / 9], [0.3], [1.0]])
+    threshold = theory.self_training_threshold(concentrations)  # [3, 1]
+    wrong = 1 - (threshold + np.float32([[-0.08, 0.1]]))  # [3, 2]
+    degrees = wrong, concentrations * wrong
+    assert_array_equal(theory.margin(*degrees) > 0, [[False, True]] * 3)
+    found = plurality(*degrees, num_votes=200, num_classes=10)
+    assert_allclose(found, [[0, 1]] * 3, atol=0.02)
+
+
+def test_threshold_is_where_the_diluted_condition_begins():
+    for c in (1 / 9, 0.3, 1.0):
+        for labelled in (0.0, 0.05, 0.3):
+            threshold = theory.self_training_threshold(c, labelled_fraction=labelled)
+            unreliability, ambiguity = 1 - threshold, c * (1 - threshold)
+            if threshold > 0:
+                assert_allclose(unreliability + ambiguity, 1 / (1 - labelled), rtol=1e-6)
+                left = theory.margin((1 - labelled) * unreliability, (1 - labelled) * ambiguity)
+                assert_allclose(left, 0, atol=1e-6)
+            else:
+                assert (1 - labelled) * (1 + c) <= 1
+    assert theory.self_training_threshold(1.0, labelled_fraction=1.0) == 0
+
+
+def test_plurality_is_monotone_and_one_vote_is_the_label():
+    delta = jnp.linspace(0.05, 0.95, 19)
+    found = plurality(delta, 0.4 * delta, num_votes=9, num_classes=10)
+    assert (np.diff(found) < 0).all()
+    single = plurality(delta, 0.4 * delta, num_votes=1, num_classes=10)
+    assert_allclose(single, 1 - delta, atol=1e-5)
+    assert plurality(0.0, 0.0, num_votes=25, num_classes=100) <= 1
+
+
+def test_plurality_under_transformations():
+    sizes = {"num_votes": 5, "num_classes": 4}
+    function = functools.partial(plurality, **sizes)
+    delta, gamma = np.float32([[0.3], [0.6]]), np.float32([[0.2, 0.3]])
+    table = function(delta, gamma)
+    assert table.shape == (2, 2)
+    assert_allclose(table[1, 0], theory.plurality_accuracy(0.6, 0.2, **sizes), rtol=1e-5)
+    with jax.enable_x64(True):
+        check_grads(function, (0.6, 0.3), order=1, modes=("rev",), eps=1e-6, rtol=1e-5)
+    slopes = jax.jit(jax.grad(function, argnums=(0, 1)))
+    for corner in [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)]:
+        assert np.isfinite(slopes(*corner)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ambiguity": 0.7}, "ambiguity: expected Δ/9 ≤ γ ≤ Δ, got 0.7 at Δ = 0.5"),
+        ({"ambiguity": 0.01}, "ambiguity: expected Δ/9 ≤ γ ≤ Δ, got 0.01"),
+        ({"unreliability": -0.1}, r"unreliability: expected a level in \[0, 1\], got -0.1"),
+        ({"unreliability": 1.5}, r"unreliability: expected a level in \[0, 1\], got 1.5"),
+        ({"num_votes": 0}, "num_votes: expected a whole number of 1 or more, got 0"),
+        ({"num_classes": 1}, "num_classes: expected a whole number of 2 or more, got 1"),
+    ],
+    ids=str,
+)
+def test_votes_that_cannot_be_are_refused(change, message):
+    arguments = {"unreliability": 0.5, "ambiguity": 0.2, "num_votes": 5, "num_classes": 10}
+    with pytest.raises(ValueError, match=message):
+        theory.plurality_accuracy(**(arguments | change))
+
+
+@pytest.mark.parametrize("name", ["concentration", "labelled_fraction"])
+def test_thresholds_of_levels_out_of_range_are_refused(name):
+    with pytest.raises(ValueError, match=rf"{name}: expected a level in \[0, 1\], got -0.5"):
+        theory.self_training_threshold(**({"concentration": 0.5} | {name: -0.5}))

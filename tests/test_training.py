@@ -201,19 +201,22 @@ def test_divergence_is_recorded_as_nan():
 
 
 def test_divergence_after_a_good_start_keeps_the_best_epoch():
-    """One image is infinite, and with batches of 16 of 70 it is left out of some first epochs."""
-    images = TRAIN.images.copy()
-    images[0] = np.inf
-    spoiled = Split(images, TRAIN.labels, TRAIN.index)
+    """One example's target is NaN, and with batches of 16 of 70 some first epochs leave it out."""
+    weights = np.ones(70, np.float32)
+    weights[0] = np.nan
     keys = jax.vmap(jax.random.key)(jnp.arange(20))
-    mapped = jax.jit(jax.vmap(lambda key: fit(key, train=spoiled, epochs=8)))(keys)
-    found = [jax.tree.map(lambda x, i=i: x[i], mapped) for i in range(20)]
-    late = [m for m in found if int(m["best_epoch"]) > 0]
+
+    def one(key):
+        loss = lambda logits, t: HARD(logits, t[0]) * t[1]  # noqa: E731
+        return fit(key, loss=loss, targets=(TRAIN.labels, weights), epochs=8)
+
+    mapped = jax.jit(jax.vmap(one))(keys)
+    late = [i for i in range(20) if int(mapped["best_epoch"][i]) > 0]
     assert late
-    for metrics in late:
-        best = int(metrics["best_epoch"])
-        assert metrics["test_accuracy"] == metrics["test_accuracy_curve"][best - 1]
-        assert np.isnan(metrics["last_test_accuracy"])
+    for i in late:
+        best = int(mapped["best_epoch"][i])
+        assert mapped["test_accuracy"][i] == mapped["test_accuracy_curve"][i, best - 1]
+        assert np.isnan(mapped["last_test_accuracy"][i])
 
 
 def test_large_splits_are_evaluated_in_parts():
@@ -242,12 +245,39 @@ BAD = {
     ),
     "no epochs": (ValueError, "epochs: ", {"epochs": 0}),
     "batch too large": (ValueError, "batch_size: expected 1 … 70", {"batch_size": 71}),
+    "half an epoch": (TypeError, "epochs: expected a whole number", {"epochs": 2.5}),
+    "float batch size": (TypeError, "batch_size: expected a whole", {"batch_size": 16.0}),
+    "several learning rates": (
+        ValueError,
+        r"learning_rate: expected one number, got shape \[2\]",
+        {"learning_rate": np.array([0.1, 0.2])},
+    ),
+    "no patience": (TypeError, "patience: expected 1 or more, got None", {"patience": None}),
+    "labels that are no probabilities": (
+        ValueError,
+        "soft_labels: expected rows that sum to one",
+        {
+            "loss": losses.soft_cross_entropy,
+            "targets": 5 * np.eye(3, dtype=np.float32)[TRAIN.labels],
+        },
+    ),
+    "a scalar as targets": (ValueError, "targets: expected 70 rows", {"targets": 1.0}),
+    "NaN images": (
+        ValueError,
+        r"images: expected finite numbers, got NaN or infinity in row \[0\]",
+        {"train": dataclasses.replace(TRAIN, images=TRAIN.images * np.nan)},
+    ),
+    "too bright images": (
+        ValueError,
+        r"images: expected integers in 0 … 255, got 1000 … 1000",
+        {"train": dataclasses.replace(TRAIN, images=np.full((70, 4), 1000))},
+    ),
     "learning rate": (ValueError, "learning_rate: ", {"learning_rate": -0.1}),
     "momentum": (ValueError, "momentum: ", {"momentum": 1.5}),
     "weight decay": (ValueError, "weight_decay: ", {"weight_decay": -1.0}),
     "mean as a loss": (
         ValueError,
-        r"loss: expected one value per example, shape \[16\], got \[\]",
+        r"loss: expected one value per example, shape \[70\], got \[\]",
         {"loss": lambda logits, labels: HARD(logits, labels).mean()},
     ),
     "patience": (ValueError, "patience: ", {"patience": 0}),
@@ -267,24 +297,52 @@ def test_bad_options_are_refused_at_the_door(case):
         (
             dataclasses.replace(VALID, labels=VALID.labels * 1.0),
             TypeError,
-            "valid: expected integer",
+            r"valid\.labels: expected integer",
         ),
         (
             dataclasses.replace(VALID, labels=VALID.labels[:3]),
             ValueError,
-            "valid: expected one label",
+            r"valid\.labels: expected shape \[40\], got \[3\]",
         ),
         (
             dataclasses.replace(VALID, images=VALID.images[:, :2]),
             ValueError,
             "valid: expected images",
         ),
-        (Split(VALID.images[:0], VALID.labels[:0], VALID.index[:0]), ValueError, "one image"),
+        (
+            Split(VALID.images[:0], VALID.labels[:0], VALID.index[:0]),
+            ValueError,
+            "valid: .*one image",
+        ),
+        ((VALID.images, VALID.labels), TypeError, r"valid: expected a jsoft\.datasets\.Split"),
+        (
+            dataclasses.replace(VALID, labels=VALID.labels + 3),
+            ValueError,
+            r"valid\.labels: expected classes in 0 … 2",
+        ),
+        (
+            dataclasses.replace(VALID, images=VALID.images * np.nan),
+            ValueError,
+            r"valid\.images: .*NaN",
+        ),
+        (
+            dataclasses.replace(VALID, images=VALID.images.astype(np.uint8)),
+            ValueError,
+            "valid: expected images like those of training, float32",
+        ),
     ],
-    ids=["float labels", "lengths", "shapes", "empty"],
+    ids=["float labels", "lengths", "shapes", "empty", "pair", "classes", "NaN", "pixels"],
 )
 def test_bad_splits_are_refused_at_the_door(valid, error, message):
     with pytest.raises(error, match=message):
         training.fit(
-            NETWORK, HARD, TRAIN.images, TRAIN.labels, valid, TEST, jax.random.key(0), epochs=1
+            NETWORK,
+            HARD,
+            TRAIN.images,
+            TRAIN.labels,
+            valid,
+            TEST,
+            jax.random.key(0),
+            epochs=1,
+            batch_size=16,
         )
