@@ -10,9 +10,9 @@ one learns there.
 
 writes results/phase_diagram/digits/{results.parquet,figure.png,figure.svg,summary.json}: 2,205
 students (21 × 21 levels × 5 seeds) in less than a minute on two cores. To expect: accuracy 0.96
-at (0, 0); accuracies above twice the chance level on the one side of Δ + γ = 1 and below on the
-other in all but 3 % or fewer of the realisable cells with |1 − Δ − γ| ≥ 0.1; Spearman's ρ of
-accuracy with D above 0.95.
+at (0, 0); accuracies above 0.2 on the one side of Δ + γ = 1 and below on the other in all but 3 %
+or fewer of the realisable cells with |1 − Δ − γ| ≥ 0.1; Spearman's ρ of accuracy with D above
+0.95.
 
 Levels that no sets can have (γ < Δ/(C − 1): sets that miss the truth hold something else) are
 trained at the nearest γ that exists, marked `realisable = false` in the table, and left out of
