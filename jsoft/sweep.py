@@ -131,19 +131,22 @@ def run(
     group = batch_size * len(devices)  # runs in flight at a time
     chunk_size = math.ceil(chunk_size / group) * group
 
-    start = time.perf_counter()
-    first = {name: column[np.arange(chunk_size) % num_runs] for name, column in columns.items()}
-    program = _mapped(train, devices, batch_size).lower(first).compile()
-    compile_seconds = time.perf_counter() - start
+    def chunk_from(begin: int) -> dict[str, np.ndarray]:
+        rows = np.arange(begin, begin + chunk_size) % num_runs  # fills up the last chunk
+        return {name: column[rows] for name, column in columns.items()}
 
-    results = []
-    with tqdm(total=num_runs, unit="run", disable=None if progress else True) as bar:
+    start = time.perf_counter()
+    hidden = None if progress else True  # None: where the output is no terminal
+    with tqdm(total=num_runs, unit="run", desc="compiling", disable=hidden) as bar:
+        program = _mapped(train, devices, batch_size).lower(chunk_from(0)).compile()
+        compile_seconds = time.perf_counter() - start
+        bar.set_description("running")
+        bar.reset()  # the rate is that of the runs
+        results = []
         for begin in range(0, num_runs, chunk_size):
-            rows = np.arange(begin, begin + chunk_size)
-            chunk = {name: column[rows % num_runs] for name, column in columns.items()}
-            results.append(jax.device_get(program(chunk)))
+            results.append(jax.device_get(program(chunk_from(begin))))
             bar.update(min(chunk_size, num_runs - begin))
-    metrics = {  # the last chunk was filled up with runs from the start
+    metrics = {
         name: np.concatenate([result[name] for result in results])[:num_runs] for name in names
     }
     table = _long_table(columns, metrics)
