@@ -431,7 +431,8 @@ def _read_decoded(source: Any, cache: Path, title: str) -> Split:
 def _decode(source: Any, title: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images [N, H, W, channels] and labels [N] in the order of the original files."""
     blocks, labels, ids = [], [], []
-    with tqdm(total=len(source), desc=f"decoding {title}", unit=" images") as bar:
+    description = f"decoding {title}"
+    with tqdm(total=len(source), desc=description, unit=" images", disable=None) as bar:
         for start in range(0, len(source), 1000):
             rows = source.__getitems__(range(start, min(start + 1000, len(source))))
             expected = blocks[0].shape[1:] if blocks else rows[0]["image"].shape
