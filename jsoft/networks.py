@@ -137,6 +137,8 @@ class MLP(nn.Module):
       ValueError: no widths or one below one, fewer than two classes, images without a batch axis.
       TypeError: images of integers.
 
+    The textbook network; source of its initial kernels in the module's docstring.
+
     >>> network = MLP((64, 64), 10)
     >>> images = jnp.zeros((5, 8, 8))
     >>> params = network.init(jax.random.key(0), images)
@@ -180,6 +182,9 @@ class ConvNet(nn.Module):
       ValueError: no widths or one that is no multiple of 8, fewer than two classes, images that are
         not `[B, H, W, C]` or too small to be halved once for each block.
       TypeError: images of integers.
+
+    Source: the ConvNet of Gidaris & Komodakis (CVPR 2018) and of dataset condensation (Zhao et al.,
+    ICLR 2021), with groups of 8 channels where those normalise the batch or single channels.
 
     >>> network = ConvNet((8, 16), num_classes=10)
     >>> params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
