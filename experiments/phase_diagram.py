@@ -213,7 +213,7 @@ def results_folder(config: Config) -> Path:
 
 
 def cells(table: pa.Table) -> dict[str, np.ndarray]:
-    """Return arrays `[levels, levels]`, Δ first, and the accuracy, `[levels, levels, seeds]`."""
+    """Return arrays `[levels, levels]`, Δ first, over the seeds that did not diverge."""
     columns = {name: table[name].to_numpy() for name in table.column_names}
     num_levels = len(np.unique(columns["unreliability"]))
     grid = {name: column.reshape(num_levels, num_levels, -1) for name, column in columns.items()}

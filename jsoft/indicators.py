@@ -74,8 +74,7 @@ def membership(
     soft_labels = jnp.asarray(soft_labels)
     _door.check_soft_labels(soft_labels)
     num_classes = soft_labels.shape[-1]
-    _door.check_scalar(k=k)
-    _door.check_k("k", k, num_classes)
+    _check_k(k, num_classes)
     if ties not in ("fractional", "random", "first"):
         raise ValueError(f'ties: expected "fractional", "random" or "first", got {ties!r}')
     if key is not None and ties != "random":
@@ -134,8 +133,7 @@ def pessimistic_sets(soft_labels: ArrayLike, labels: ArrayLike, k: ArrayLike) ->
     _door.check_soft_labels(soft_labels)
     num_classes = soft_labels.shape[-1]
     _door.check_labels("labels", labels, num_classes=num_classes, shape=soft_labels.shape[:-1])
-    _door.check_scalar(k=k)
-    _door.check_k("k", k, num_classes)
+    _check_k(k, num_classes)
     ascending = jnp.sort(soft_labels, axis=-1)
     kth = jnp.take(ascending, num_classes - jnp.asarray(k)[None], axis=-1)  # [..., 1]
     next_to_kth = jnp.take(ascending, num_classes - 1 - jnp.asarray(k)[None], axis=-1)
@@ -167,11 +165,19 @@ def unreliability_degree(
     0.5
     """
     soft_labels, labels, where = _check(soft_labels, labels, where)
-    _door.check_scalar(k=k)
-    _door.check_k("k", k, soft_labels.shape[1])
+    _check_k(k, soft_labels.shape[1])
     members = _fractional_membership(soft_labels, k)
     missed = 1 - jnp.take_along_axis(members, labels[:, None], axis=1)[:, 0]
     return jnp.mean(missed, where=where)
+
+
+def _frequencies(
+    soft_labels: ArrayLike, labels: ArrayLike, k: ArrayLike, where: ArrayLike | None
+) -> tuple[jax.Array, jax.Array]:
+    """Return P(i ∈ Ω_k | Y = y), `[C, C]`, and which classes y are present, `[C]`."""
+    soft_labels, labels, where = _check(soft_labels, labels, where)
+    _check_k(k, soft_labels.shape[1])
+    return _class_means(_fractional_membership(soft_labels, k), labels, where)
 
 
 def ambiguity_matrix(
@@ -192,10 +198,7 @@ def ambiguity_matrix(
            [ 1.,  0.,  0.],
            [nan, nan, nan]], dtype=float32)
     """
-    soft_labels, labels, where = _check(soft_labels, labels, where)
-    _door.check_scalar(k=k)
-    _door.check_k("k", k, soft_labels.shape[1])
-    frequencies, present = _class_means(_fractional_membership(soft_labels, k), labels, where)
+    frequencies, present = _frequencies(soft_labels, labels, k, where)
     return jnp.where(present[:, None], frequencies, jnp.nan)
 
 
@@ -215,11 +218,7 @@ def ambiguity_degree(
     >>> print(ambiguity_degree(soft_labels, jnp.array([0, 1]), 1))
     1.0
     """
-    soft_labels, labels, where = _check(soft_labels, labels, where)
-    _door.check_scalar(k=k)
-    _door.check_k("k", k, soft_labels.shape[1])
-    members = _fractional_membership(soft_labels, k)
-    return _worst_wrong_class(*_class_means(members, labels, where))[0]
+    return _worst_wrong_class(*_frequencies(soft_labels, labels, k, where))[0]
 
 
 def mean_label_margin(
@@ -653,6 +652,11 @@ def _mean_margin(mean_labels: jax.Array, present: jax.Array) -> jax.Array:
     right = jnp.eye(len(mean_labels), dtype=bool)
     margins = jnp.diagonal(mean_labels) - jnp.where(right, -jnp.inf, mean_labels).max(axis=1)
     return jnp.where(present.any(), jnp.where(present, margins, jnp.inf).min(), jnp.nan)
+
+
+def _check_k(k: ArrayLike, num_classes: int) -> None:
+    _door.check_scalar(k=k)
+    _door.check_k("k", k, num_classes)
 
 
 def _check_labels(
