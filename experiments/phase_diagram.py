@@ -22,39 +22,25 @@ shared by all levels.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import hashlib
-import json
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import tyro
 from matplotlib.figure import Figure, SubFigure
 from scipy.stats import spearmanr
 
-from experiments import use_all_cores
-from jsoft import datasets, indicators, losses, networks, sweep, targets, theory, training
+from experiments import data, results
+from jsoft import indicators, losses, networks, sweep, targets, theory, training
 
 LOSSES = {
     "superset": losses.superset_log_loss,
     "average": losses.average_loss,
     "membership": losses.membership_logistic_loss,
-}
-STYLE = {
-    "font.size": 7,
-    "axes.titlesize": 7.5,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "hatch.linewidth": 0.4,
-    "svg.fonttype": "none",
 }
 
 
@@ -107,8 +93,8 @@ PRESETS = {
 }
 
 
-def run(config: Config) -> pa.Table:
-    """Train all students and return their table, also written to the results folder."""
+def run(config: Config, folder: Path) -> results.Tables:
+    """Train all students and return their table, also written to the folder."""
     for name, least, value in (
         ("levels", 2, config.levels),
         ("seeds", 1, config.seeds),
@@ -116,29 +102,18 @@ def run(config: Config) -> pa.Table:
     ):
         if value < least:
             raise ValueError(f"{name}: expected {least} or more, got {value}")
-    if config.data is not None and config.data.suffix == ".npz":
-        source, folder = str(config.data), None
-    else:
-        source, folder = config.dataset, config.data
-    sets = [
-        datasets.load(source, key=jax.random.key(split), data_dir=folder)
-        for split in range(config.splits)
-    ]
+    sets = data.load_splits(config.dataset, config.data, splits=config.splits)
     num_classes = sets[0].num_classes
     network = {
         "mlp": networks.MLP((64, 64), num_classes),
         "convnet": networks.ConvNet(num_classes=num_classes),
     }[config.network]
-    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *sets) if len(sets) > 1 else None
 
     def train(point: sweep.Point, key: jax.Array) -> dict[str, jax.Array]:
-        if stacked is None:
-            data = sets[0]
-        else:
-            data = jax.tree.map(lambda array: array[point["seed"] % len(sets)], stacked)
+        split = data.pick(sets, point["seed"])
         sets_key, student_key = jax.random.split(key)
         candidates = targets.candidate_sets(
-            data.train.labels,
+            split.train.labels,
             sets_key,
             num_classes=num_classes,
             unreliability=point["unreliability"],
@@ -146,14 +121,14 @@ def run(config: Config) -> pa.Table:
             generator=config.generator,
             k=config.k,
         )
-        drawn = indicators.measure_sets(candidates, data.train.labels)
+        drawn = indicators.measure_sets(candidates, split.train.labels)
         student = training.fit(
             network,
             LOSSES[config.loss],
-            data.train.images,
+            split.train.images,
             candidates,
-            data.valid,
-            data.test,
+            split.valid,
+            split.test,
             student_key,
             epochs=config.epochs,
             batch_size=config.batch_size,
@@ -179,37 +154,18 @@ def run(config: Config) -> pa.Table:
         generator=config.generator,
         k=config.k,
     )
-    return sweep.run(
+    table = sweep.run(
         train,
         {**points, "realisable": realisable},
-        path=results_folder(config) / "results.parquet",
+        path=folder / "results.parquet",
         config={
-            **options(config),
+            **results.options(config),
             "dataset": sets[0].name,
-            "dataset_digest": digest(sets),
+            "dataset_fingerprint": data.fingerprint(sets),
             "num_classes": num_classes,
         },
     )
-
-
-def options(config: Config) -> dict[str, Any]:
-    """Return what the command line decides of the results: not where files lie."""
-    elsewhere = ("data", "out", "plot_only")
-    chosen = {name: x for name, x in dataclasses.asdict(config).items() if name not in elsewhere}
-    return {"experiment": "phase_diagram", **chosen}
-
-
-def digest(sets: list[datasets.Dataset]) -> str:
-    """Return a fingerprint of the images and labels, so that files of one name are told apart."""
-    seen = hashlib.blake2b(digest_size=8)
-    for array in jax.tree.leaves(sets):
-        seen.update(np.ascontiguousarray(array).tobytes())
-    return seen.hexdigest()
-
-
-def results_folder(config: Config) -> Path:
-    """Return the folder that the table, the figure and the summary go to."""
-    return config.out or Path("results", "phase_diagram", config.preset)
+    return {"results": table}
 
 
 def cells(table: pa.Table) -> dict[str, np.ndarray]:
@@ -231,10 +187,10 @@ def cells(table: pa.Table) -> dict[str, np.ndarray]:
     }
 
 
-def summarise(table: pa.Table) -> dict[str, Any]:
+def summarise(tables: results.Tables) -> dict[str, Any]:
     """Return what the sweep shows, in plain keys, from its table alone."""
-    noted = sweep.metadata(table)
-    config = noted["config"]
+    table = tables["results"]
+    config = sweep.metadata(table)["config"]
     grid = cells(table)
     mean = grid["accuracy"]
     shown = grid["realisable"] & np.isfinite(mean)
@@ -245,47 +201,57 @@ def summarise(table: pa.Table) -> dict[str, Any]:
     learns = chance + (1 - chance) / 9
     clear = shown & (np.abs(grid["margin"]) >= 0.1 - 1e-6)
     right = (mean > learns) == (grid["margin"] > 0)
+    share = results.rounded(right[clear].mean())
+    exponent = spearmanr(mean[shown], grid["divergence"][shown])[0]
+    condition = spearmanr(mean[shown], grid["margin"][shown])[0]
+    seeds = f"mean of {config['seeds']} seeds"
     return {
-        "students": noted["runs"],
-        "wall_seconds": round(noted["wall_seconds"], 2),
-        "compile_seconds": round(noted["compile_seconds"], 2),
-        "milliseconds_per_student": round(1000 * noted["wall_seconds"] / noted["runs"], 2),
-        "accuracy_at_0_0": _rounded(mean[0, 0]),
-        "accuracy_at_0_0_standard_deviation": _rounded(grid["spread"][0, 0]),
+        "claims": [
+            results.claim(
+                "B4",
+                "students of candidate sets learn if and only if Δ + γ < 1",
+                source="paper (the if), derived here (the only if, for superset learners)",
+                expected="right side in 97 % or more of the cells with |κ| ≥ 0.1",
+                ours=f"{share} of {clear.sum()} cells, {seeds}",
+                met=share is not None and share >= 0.97,
+                smaller_scale=True,
+            ),
+            results.claim(
+                "B4",
+                "the exponent D(Δ, γ) orders the accuracies",
+                source="derived here",
+                expected="Spearman's ρ ≥ 0.95",
+                ours=f"ρ = {exponent:.3f} with D, {condition:.3f} with κ, {seeds}",
+                met=exponent >= 0.95,
+                reason="" if exponent >= condition else "κ alone orders them slightly better here",
+            ),
+        ],
+        "accuracy_at_0_0": results.rounded(mean[0, 0]),
+        "accuracy_at_0_0_standard_deviation": results.rounded(grid["spread"][0, 0]),
         "cells": int(mean.size),
         "realisable_cells": int(grid["realisable"].sum()),
         "cells_with_margin_of_0.1": int(clear.sum()),
-        "right_side_of_the_line": _rounded(right[clear].mean()),
+        "right_side_of_the_line": share,
         "right_side_means": "mean accuracy above learns_above if and only if Δ + γ < 1",
         "learns_above": round(learns, 4),
-        "spearman_divergence": _rounded(spearmanr(mean[shown], grid["divergence"][shown])[0]),
-        "spearman_margin": _rounded(spearmanr(mean[shown], grid["margin"][shown])[0]),
+        "spearman_divergence": results.rounded(exponent),
+        "spearman_margin": results.rounded(condition),
         "diverged_students": int(grid["diverged"]),
         "seeds": config["seeds"],
         "dataset": config["dataset"],
-        "device": noted["device"],
-        "date": noted["date"],
-        "git_revision": noted["git_revision"],
-        "versions": noted["versions"],
-        "config": config,
     }
 
 
-def _rounded(value: float) -> float | None:
-    """Return four decimals, or None where there is no number: JSON knows no NaN."""
-    return round(float(value), 4) if np.isfinite(value) else None
-
-
-def plot(table: pa.Table) -> Figure:
+def plot(tables: results.Tables) -> Figure:
     """Return the figure: accuracy over the plane, and against the two predictors κ and D."""
+    table = tables["results"]
     config = sweep.metadata(table)["config"]
     grid = cells(table)
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(7.2, 3.3), layout="constrained")
-        halves: Any = figure.subfigures(1, 2, width_ratios=[1.2, 1])
-        left, right = halves
-        _plot_plane(left, grid, config)
-        _plot_predictors(right, grid, config)
+    figure = plt.figure(figsize=(7.2, 3.3), layout="constrained")
+    halves: Any = figure.subfigures(1, 2, width_ratios=[1.2, 1])
+    left, right = halves
+    _plot_plane(left, grid, config)
+    _plot_predictors(right, grid, config)
     return figure
 
 
@@ -382,53 +348,10 @@ def _plot_predictors(
     bar.set_label("min(Δ, γ)")
 
 
-def main() -> None:
-    """Read the command line, train, and write figure and summary beside the table."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--preset", choices=PRESETS, default="digits")
-    preset = parser.parse_known_args()[0].preset
-    config = tyro.cli(Config, default=PRESETS[preset], prog="python -m experiments.phase_diagram")
-    folder = results_folder(config)
-    if config.plot_only:
-        table = read(config)
-    else:
-        use_all_cores()
-        table = run(config)
-    write(table, folder)
-    print(report(summarise(table)))
-    print(f"written: {folder}/results.parquet, figure.png, figure.svg, summary.json")
-
-
-def read(config: Config) -> pa.Table:
-    """Return the table that `run` wrote, if it is the one that the options describe."""
-    path = results_folder(config) / "results.parquet"
-    if not path.exists():
-        raise ValueError(f"out: expected {path} to redraw from; run without --plot-only first")
-    table = pq.read_table(path)
-    found = sweep.metadata(table)["config"]
-    for name, value in options(config).items():
-        if name != "dataset" and found[name] != value:
-            raise ValueError(f"{name}: expected {found[name]!r} as in {path}, got {value!r}")
-    return table
-
-
-def write(table: pa.Table, folder: Path) -> None:
-    """Write what is drawn from the table: the figure twice, and the summary."""
-    figure = plot(table)
-    figure.savefig(folder / "figure.png", dpi=300)
-    with plt.rc_context({"svg.hashsalt": "jsoft"}):  # the same picture, the same bytes
-        figure.savefig(folder / "figure.svg", metadata={"Date": None})
-    plt.close(figure)
-    summary = json.dumps(summarise(table), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
-
-
 def report(summary: dict[str, Any]) -> str:
     """Return the summary as a person reads it."""
     return f"""
-{summary["students"]:,} students in {summary["wall_seconds"]:.1f} s, of which compilation \
-{summary["compile_seconds"]:.1f} s ({summary["milliseconds_per_student"]:.1f} ms each), on \
-{summary["device"]}
+{results.timing_line(summary)}
 
 accuracy at Δ = γ = 0        {summary["accuracy_at_0_0"]} ± \
 {summary["accuracy_at_0_0_standard_deviation"]} (s.d. over {summary["seeds"]} seeds)
@@ -441,4 +364,4 @@ Spearman's ρ with D, with κ  {summary["spearman_divergence"]}, \
 
 
 if __name__ == "__main__":
-    main()
+    results.main(sys.modules[__name__])

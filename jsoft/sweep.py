@@ -165,17 +165,49 @@ def run(
                     "compile_seconds": compile_seconds,
                     "batch_size": batch_size,
                     "chunk_size": chunk_size,
-                    "device": f"{len(devices)} × {devices[0].device_kind} ({platform.machine()})",
-                    "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                    "git_revision": _git_revision(),
-                    "versions": _versions(),
+                    **provenance(),
                 }
             )
         }
     )
     if path is not None:
-        _write(table, Path(path))
+        write(table, path)
     return table
+
+
+def provenance() -> dict[str, Any]:
+    """Return where numbers that are computed now come from: device, date, git revision, versions.
+
+    What `run` notes beside its own table, for numbers that were not made by it.
+
+    >>> sorted(provenance())
+    ['date', 'device', 'git_revision', 'versions']
+    """
+    devices = jax.devices()
+    return {
+        "device": f"{len(devices)} × {devices[0].device_kind} ({platform.machine()})",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "git_revision": _git_revision(),
+        "versions": _versions(),
+    }
+
+
+def write(table: pa.Table, path: str | os.PathLike[str]) -> None:
+    """Write the table as a Parquet file: the whole file or none of it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(pa.table({"x": [1, 2]}), Path(folder, "x.parquet"))
+    ...     pq.read_table(Path(folder, "x.parquet")).num_rows
+    2
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        pq.write_table(table, part, compression="zstd")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def metadata(table: pa.Table) -> dict[str, Any]:
@@ -228,16 +260,6 @@ def _long_table(columns: dict[str, np.ndarray], metrics: dict[str, np.ndarray]) 
         for name, metric in metrics.items()
     }
     return pa.table({**repeated, **step, **long})
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    """Write the whole file or none of it."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        pq.write_table(table, part, compression="zstd")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _git_revision() -> str | None:

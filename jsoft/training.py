@@ -1,6 +1,8 @@
-"""One student: a training as a pure function of data, hyper-parameters and a key.
+"""One student or teacher: a training as a pure function of data, hyper-parameters and a key.
 
-`fit` is a scan over epochs of a scan over steps. Nothing in it depends on a Python number that one
+`fit` and `train` are scans over epochs of a scan over steps. A student is chosen by validation
+(`fit`, and `fit_params` where its parameters are wanted); `train` goes to the end and looks at
+every epoch, as one does with a teacher. Nothing in it depends on a Python number that one
 might sweep, so `vmap` or `jsoft.sweep` over learning rates, levels or keys maps the whole training.
 Early stopping is a mask: a stopped run stands still while its neighbours go on.
 """
@@ -39,6 +41,7 @@ class _Run(NamedTuple):
     params: Any
     optimizer: optax.OptState
     epoch: jax.Array  # epochs trained
+    best_params: Any
     best_epoch: jax.Array
     best_valid: jax.Array
     best_test: jax.Array
@@ -113,19 +116,250 @@ def fit(
     >>> bool(metrics["test_accuracy"] > 0.95)
     True
     """
-    _door.check_scalar(
+    _, metrics = fit_params(
+        network,
+        loss,
+        images,
+        targets,
+        valid,
+        test,
+        key,
+        epochs=epochs,
+        batch_size=batch_size,
         learning_rate=learning_rate,
         momentum=momentum,
+        nesterov=nesterov,
         weight_decay=weight_decay,
         patience=patience,
     )
+    return metrics
+
+
+def fit_params(
+    network: Network,
+    loss: Loss,
+    images: ArrayLike,
+    targets: Any,
+    valid: Split,
+    test: Split,
+    key: jax.Array,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    learning_rate: jax.Array | float = 0.1,
+    momentum: jax.Array | float = 0.9,
+    nesterov: bool = True,
+    weight_decay: jax.Array | float = 5e-4,
+    patience: jax.Array | float = jnp.inf,
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Return the parameters of the chosen epoch, and the metrics of `fit`.
+
+    The parameters are those of the epoch with the best validation accuracy, the first among equals;
+    the initial ones where no epoch had finite logits.
+
+    Args, raises: as `fit`, and for the same reasons.
+
+    >>> import flax.linen as nn
+    >>> x = jnp.linspace(-1, 1, 64)[:, None]
+    >>> data = Split(images=x, labels=(x[:, 0] > 0).astype(int), index=jnp.arange(64))
+    >>> loss = optax.softmax_cross_entropy_with_integer_labels
+    >>> params, metrics = fit_params(nn.Dense(2), loss, x, data.labels, data, data,
+    ...                              jax.random.key(0), epochs=20, batch_size=16)
+    >>> accuracy = (predict(nn.Dense(2), params, x).argmax(axis=-1) == data.labels).mean()
+    >>> bool(accuracy == metrics["test_accuracy"])
+    True
+    """
+    _door.check_scalar(patience=patience)
+    _door.check_at_least(1, patience=patience)
+    images, targets = jax.tree.map(jnp.asarray, (images, targets))
+    start, epoch = _training(
+        network,
+        loss,
+        images,
+        targets,
+        key,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+    )
+    params, optimizer_state = start
+    num_classes = jax.eval_shape(network.apply, params, _scaled(images[:1])).shape[-1]
+    for name, split in (("valid", valid), ("test", test)):
+        _check_split(name, split, images, num_classes)
+
+    def watched_epoch(run: _Run, number: jax.Array):
+        stopped = run.epoch - run.best_epoch >= patience
+        (params, optimizer_state), loss_value = epoch((run.params, run.optimizer), number)
+        valid_accuracy = _accuracy(network, params, valid)
+        test_accuracy = _accuracy(network, params, test)
+        # NaN is never better, and the first number is better than the NaN at the start.
+        better = ~jnp.isnan(valid_accuracy) & ~(valid_accuracy <= run.best_valid)
+
+        def best(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda new, old: jnp.where(better, new, old), new, old)
+
+        trained = _Run(
+            params=params,
+            optimizer=optimizer_state,
+            epoch=number,
+            best_params=best(params, run.best_params),
+            best_epoch=best(number, run.best_epoch),
+            best_valid=best(valid_accuracy, run.best_valid),
+            best_test=best(test_accuracy, run.best_test),
+        )
+        curves = {
+            "train_loss_curve": loss_value,
+            "valid_accuracy_curve": valid_accuracy,
+            "test_accuracy_curve": test_accuracy,
+        }
+        run = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), trained, run)
+        return run, jax.tree.map(lambda value: jnp.where(stopped, jnp.nan, value), curves)
+
+    none, nan = jnp.zeros((), jnp.int32), jnp.full((), jnp.nan, jnp.float32)
+    begin = _Run(params, optimizer_state, none, params, none, nan, nan)
+    run, curves = lax.scan(watched_epoch, begin, jnp.arange(1, epochs + 1, dtype=jnp.int32))
+    return run.best_params, {
+        "test_accuracy": run.best_test,
+        "valid_accuracy": run.best_valid,
+        "best_epoch": run.best_epoch,
+        "last_test_accuracy": curves["test_accuracy_curve"][run.epoch - 1],
+        "last_epoch": run.epoch,
+        **curves,
+    }
+
+
+def train(
+    network: Network,
+    loss: Loss,
+    images: ArrayLike,
+    targets: Any,
+    key: jax.Array,
+    *,
+    observe: Callable[[Any], Any],
+    epochs: int,
+    batch_size: int = 128,
+    learning_rate: jax.Array | float = 0.1,
+    momentum: jax.Array | float = 0.9,
+    nesterov: bool = True,
+    weight_decay: jax.Array | float = 5e-4,
+) -> tuple[Any, Any]:
+    """Return the parameters after the last epoch, and what `observe` saw after every epoch.
+
+    Trained as `fit` does, but to the end: no validation, no choice of an epoch.
+
+    Args:
+      network: as for `fit`, like the other arguments that are not named here.
+      loss: `(logits [B, C], targets of the batch) -> [B]`.
+      images: `[N, ...]` floats, or integers in 0 … 255.
+      targets: an array `[N, ...]`, a pytree of them, or a function from the epoch's number (1, 2,
+        …, traced) to one, for targets that are drawn anew in every epoch.
+      key: random key; initial parameters and order of examples follow from it.
+      observe: pure function of the parameters; what it returns comes back stacked, `[epochs, ...]`.
+      epochs: number of passes.
+      batch_size: examples a step.
+      learning_rate: of the first step; may be traced.
+      momentum: may be traced.
+      nesterov: whether the momentum looks ahead.
+      weight_decay: may be traced.
+
+    Raises:
+      TypeError, ValueError: as `fit`.
+
+    The protocol of `fit` without its choice of an epoch; derived here.
+
+    >>> import flax.linen as nn
+    >>> x = jnp.linspace(-1, 1, 64)[:, None]
+    >>> loss = optax.softmax_cross_entropy_with_integer_labels
+    >>> largest = lambda params: jnp.abs(params["params"]["kernel"]).max()
+    >>> params, seen = train(nn.Dense(2), loss, x, (x[:, 0] > 0).astype(int), jax.random.key(0),
+    ...                      observe=largest, epochs=5, batch_size=16)
+    >>> seen.shape, bool(seen[-1] == largest(params))
+    ((5,), True)
+    """
+    images = jnp.asarray(images)
+    targets = targets if callable(targets) else jax.tree.map(jnp.asarray, targets)
+    start, epoch = _training(
+        network,
+        loss,
+        images,
+        targets,
+        key,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+    )
+
+    def observed_epoch(state: Any, number: jax.Array):
+        state, _ = epoch(state, number)
+        return state, observe(state[0])
+
+    numbers = jnp.arange(1, epochs + 1, dtype=jnp.int32)
+    (params, _), observations = lax.scan(observed_epoch, start, numbers)
+    return params, observations
+
+
+def predict(network: Network, params: Any, images: ArrayLike) -> jax.Array:
+    """Return the logits of the network at `images`, `[N, C]`.
+
+    Args:
+      network: as for `fit`.
+      params: its parameters.
+      images: `[N, ...]` floats, or integers in 0 … 255, which are scaled by 1/255.
+
+    Raises:
+      ValueError: images without rows.
+
+    The forward pass of `fit`, a thousand images at a time; derived here.
+
+    >>> import flax.linen as nn
+    >>> params = nn.Dense(2).init(jax.random.key(0), jnp.ones((1, 3)))
+    >>> predict(nn.Dense(2), params, jnp.ones((4, 3))).shape
+    (4, 2)
+    """
+    images = jnp.asarray(images)
+    if images.ndim < 2 or not len(images):
+        raise ValueError(f"images: expected shape [N, ...] with N ≥ 1, got {list(images.shape)}")
+
+    def logits(image: jax.Array) -> jax.Array:
+        return network.apply(params, _scaled(image[None]))[0]
+
+    # A thousand at a time: a convolution's shifted copies of a whole test set would not fit.
+    return lax.map(logits, images, batch_size=min(len(images), 1000))
+
+
+def _training(
+    network: Network,
+    loss: Loss,
+    images: jax.Array,
+    targets: Any,
+    key: jax.Array,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: jax.Array | float,
+    momentum: jax.Array | float,
+    nesterov: bool,
+    weight_decay: jax.Array | float,
+) -> tuple[Any, Callable[[Any, jax.Array], tuple[Any, jax.Array]]]:
+    """Return the state at the start, and the function of one epoch.
+
+    The state is (parameters, state of the optimiser); an epoch takes it and the epoch's number to
+    the next state and the mean loss.
+    """
+    _door.check_scalar(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     _door.check_positive(learning_rate=learning_rate)
     _door.check_levels(momentum=momentum)
     _door.check_at_least(0, weight_decay=weight_decay)
-    _door.check_at_least(1, patience=patience)
     _door.check_whole(1, epochs=epochs, batch_size=batch_size)
-    images, targets = jax.tree.map(jnp.asarray, (images, targets))
-    _check(network, loss, images, targets, valid, test, batch_size)
+    _check(
+        network, loss, images, targets(jnp.int32(1)) if callable(targets) else targets, batch_size
+    )
 
     steps = len(images) // batch_size
     optimizer = optax.chain(
@@ -138,54 +372,27 @@ def fit(
     )
     init_key, order_key = jax.random.split(key)
 
-    def step(state: tuple[Any, optax.OptState], rows: jax.Array):
-        params, optimizer_state = state
-        batch, batch_targets = jax.tree.map(lambda array: array[rows], (images, targets))
+    def epoch(state: tuple[Any, optax.OptState], number: jax.Array):
+        epoch_targets = targets(number) if callable(targets) else targets
 
-        def mean_loss(params):
-            return loss(network.apply(params, _scaled(batch)), batch_targets).mean()
+        def step(state: tuple[Any, optax.OptState], rows: jax.Array):
+            params, optimizer_state = state
+            batch, batch_targets = jax.tree.map(lambda array: array[rows], (images, epoch_targets))
 
-        value, gradients = jax.value_and_grad(mean_loss)(params)
-        updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
-        return (optax.apply_updates(params, updates), optimizer_state), value
+            def mean_loss(params):
+                return loss(network.apply(params, _scaled(batch)), batch_targets).mean()
 
-    def epoch(run: _Run, number: jax.Array):
-        stopped = run.epoch - run.best_epoch >= patience
+            value, gradients = jax.value_and_grad(mean_loss)(params)
+            updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
+            return (optax.apply_updates(params, updates), optimizer_state), value
+
         order = jax.random.permutation(jax.random.fold_in(order_key, number), len(images))
         rows = order[: steps * batch_size].reshape(steps, batch_size)
-        (params, optimizer_state), losses = lax.scan(step, (run.params, run.optimizer), rows)
-        valid_accuracy = _accuracy(network, params, valid)
-        test_accuracy = _accuracy(network, params, test)
-        # NaN is never better, and the first number is better than the NaN at the start.
-        better = ~jnp.isnan(valid_accuracy) & ~(valid_accuracy <= run.best_valid)
-        trained = _Run(
-            params=params,
-            optimizer=optimizer_state,
-            epoch=number,
-            best_epoch=jnp.where(better, number, run.best_epoch),
-            best_valid=jnp.where(better, valid_accuracy, run.best_valid),
-            best_test=jnp.where(better, test_accuracy, run.best_test),
-        )
-        curves = {
-            "train_loss_curve": losses.mean(),
-            "valid_accuracy_curve": valid_accuracy,
-            "test_accuracy_curve": test_accuracy,
-        }
-        run = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), trained, run)
-        return run, jax.tree.map(lambda value: jnp.where(stopped, jnp.nan, value), curves)
+        state, losses = lax.scan(step, state, rows)
+        return state, losses.mean()
 
     params = network.init(init_key, _scaled(images[:1]))
-    none, nan = jnp.zeros((), jnp.int32), jnp.full((), jnp.nan, jnp.float32)
-    start = _Run(params, optimizer.init(params), none, none, nan, nan)
-    run, curves = lax.scan(epoch, start, jnp.arange(1, epochs + 1, dtype=jnp.int32))
-    return {
-        "test_accuracy": run.best_test,
-        "valid_accuracy": run.best_valid,
-        "best_epoch": run.best_epoch,
-        "last_test_accuracy": curves["test_accuracy_curve"][run.epoch - 1],
-        "last_epoch": run.epoch,
-        **curves,
-    }
+    return (params, optimizer.init(params)), epoch
 
 
 def _matrices(params: Any) -> Any:
@@ -199,27 +406,12 @@ def _scaled(images: jax.Array) -> jax.Array:
 
 def _accuracy(network: Network, params: Any, split: Split) -> jax.Array:
     """Return the share of `split` that the network gets right; NaN if a logit is not finite."""
-
-    def is_right(example):
-        image, label = example
-        logits = network.apply(params, _scaled(image[None]))[0]
-        right = (jnp.argmax(logits) == label).astype(jnp.float32)
-        return jnp.where(jnp.isfinite(logits).all(), right, jnp.nan)
-
-    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
-    # A thousand at a time: a convolution's shifted copies of a whole test set would not fit.
-    return lax.map(is_right, (images, labels), batch_size=min(len(labels), 1000)).mean()
+    logits = predict(network, params, split.images)
+    right = (jnp.argmax(logits, axis=-1) == jnp.asarray(split.labels)).mean()
+    return jnp.where(jnp.isfinite(logits).all(), right, jnp.nan)
 
 
-def _check(
-    network: Network,
-    loss: Loss,
-    images: jax.Array,
-    targets: Any,
-    valid: Split,
-    test: Split,
-    batch_size: int,
-) -> None:
+def _check(network: Network, loss: Loss, images: jax.Array, targets: Any, batch_size: int) -> None:
     """Raise unless images, targets, network and loss fit together; nothing is trained."""
     if images.ndim < 2 or not len(images):
         raise ValueError(f"images: expected shape [N, ...] with N ≥ 1, got {list(images.shape)}")
@@ -243,33 +435,30 @@ def _check(
         raise ValueError(
             f"network: expected logits of shape [{batch_size}, C], got {list(logits.shape)}"
         )
-    num_classes = logits.shape[1]
-    for name, split in (("valid", valid), ("test", test)):
-        if not isinstance(split, Split):
-            raise TypeError(f"{name}: expected a jsoft.datasets.Split, got {type(split).__name__}")
-        if split.images.shape[1:] != images.shape[1:] or _is_pixels(split.images) != _is_pixels(
-            images
-        ):
-            raise ValueError(
-                f"{name}: expected images like those of training, {images.dtype}"
-                f"{list(images.shape[1:])} each, got {split.images.dtype}"
-                f"{list(split.images.shape[1:])}"
-            )
-        if not len(split.images):
-            raise ValueError(f"{name}: expected at least one image, got none")
-        _check_images(f"{name}.images", split.images)
-        _door.check_labels(
-            f"{name}.labels",
-            split.labels,
-            num_classes=num_classes,
-            shape=split.images.shape[:1],
-        )
     # Once with all targets at hand: what the loss refuses, it refuses here, before it is traced.
-    values = loss(jnp.zeros((len(images), num_classes)), targets)
+    values = loss(jnp.zeros((len(images), logits.shape[1])), targets)
     if values.shape != images.shape[:1]:
         raise ValueError(
             f"loss: expected one value per example, shape [{len(images)}], got {list(values.shape)}"
         )
+
+
+def _check_split(name: str, split: Any, images: jax.Array, num_classes: int) -> None:
+    """Raise unless the split's images are like those of training, and its labels are classes."""
+    if not isinstance(split, Split):
+        raise TypeError(f"{name}: expected a jsoft.datasets.Split, got {type(split).__name__}")
+    if split.images.shape[1:] != images.shape[1:] or _is_pixels(split.images) != _is_pixels(images):
+        raise ValueError(
+            f"{name}: expected images like those of training, {images.dtype}"
+            f"{list(images.shape[1:])} each, got {split.images.dtype}"
+            f"{list(split.images.shape[1:])}"
+        )
+    if not len(split.images):
+        raise ValueError(f"{name}: expected at least one image, got none")
+    _check_images(f"{name}.images", split.images)
+    _door.check_labels(
+        f"{name}.labels", split.labels, num_classes=num_classes, shape=split.images.shape[:1]
+    )
 
 
 def _check_images(name: str, images: Any) -> None:

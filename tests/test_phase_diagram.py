@@ -3,9 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,26 +13,13 @@ import pytest
 
 from experiments import phase_diagram
 from jsoft import datasets, sweep
-
-REPOSITORY = Path(__file__).parents[1]
-
-
-def command(*arguments, folder):
-    """Run the experiment as a user does, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "experiments.phase_diagram", *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from tests.experiment_runs import check_redraws, command
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phase_diagram")
-    done = command("--preset", "tiny", folder=folder)
+    done = command("phase_diagram", "--preset", "tiny", folder=folder)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -52,7 +36,7 @@ def test_tiny_preset_writes_table_figure_and_summary(results):
     table = pq.read_table(out / "results.parquet")
     assert table.num_rows == 3 * 3 * 2
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    assert summary["students"] == 18
+    assert summary["runs"] == {"results": 18}
     assert summary["seeds"] == 2
     assert 0 < summary["compile_seconds"] < summary["wall_seconds"]
     # two epochs at (0, 0) are far from the end of training, and far from chance
@@ -104,20 +88,18 @@ def test_a_row_can_be_run_again_by_hand(results):
 
 
 def test_plot_only_redraws_the_same_files_without_training(results):
-    out = results[0] / "results" / "phase_diagram" / "tiny"
-    before = {name: (out / name).read_bytes() for name in os.listdir(out)}
-    done = command("--preset", "tiny", "--plot-only", folder=results[0])
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == results[1]
-    for name, content in before.items():
-        assert (out / name).read_bytes() == content, name
+    check_redraws("phase_diagram", *results)
 
 
 def test_plot_only_refuses_options_that_the_table_was_not_made_with(results):
-    done = command("--preset", "tiny", "--plot-only", "--levels", 7, folder=results[0])
+    done = command(
+        "phase_diagram", "--preset", "tiny", "--plot-only", "--levels", 7, folder=results[0]
+    )
     assert done.returncode != 0
     assert "levels: expected 3 as in" in done.stderr
-    done = command("--preset", "tiny", "--plot-only", "--out", "elsewhere", folder=results[0])
+    done = command(
+        "phase_diagram", "--preset", "tiny", "--plot-only", "--out", "elsewhere", folder=results[0]
+    )
     assert done.returncode != 0
     assert "run without --plot-only first" in done.stderr
 
@@ -129,35 +111,35 @@ def test_a_student_that_diverged_leaves_the_summary_and_figure_whole(results):
     accuracy[0] = np.nan  # one of two seeds at (0, 0)
     accuracy[2:4] = np.nan  # both seeds at (0, 0.5)
     spoiled = table.set_column(column, "test_accuracy", pa.array(accuracy))
-    summary = phase_diagram.summarise(spoiled)
+    summary = phase_diagram.summarise({"results": spoiled})
     assert summary["diverged_students"] == 3
     np.testing.assert_allclose(summary["accuracy_at_0_0"], accuracy[1], atol=1e-4)
     assert -1 <= summary["spearman_divergence"] <= 1
     json.dumps(summary, allow_nan=False)
-    phase_diagram.plot(spoiled)
+    phase_diagram.plot({"results": spoiled})
 
 
 def test_files_of_one_name_with_other_images_are_told_apart(tmp_path):
     config = dataclasses.replace(
-        phase_diagram.PRESETS["tiny"], levels=2, seeds=1, epochs=1, batch_size=16, out=tmp_path
+        phase_diagram.PRESETS["tiny"], levels=2, seeds=1, epochs=1, batch_size=16
     )
     for number, folder in enumerate(("a", "b")):
         (tmp_path / folder).mkdir()
         images = np.random.default_rng(number).random((60, 5), np.float32)
         np.savez(tmp_path / folder / "set.npz", images=images, labels=np.arange(60) % 3)
-    phase_diagram.run(dataclasses.replace(config, data=tmp_path / "a" / "set.npz"))
-    with pytest.raises(ValueError, match=r"another configuration \(dataset_digest"):
-        phase_diagram.run(dataclasses.replace(config, data=tmp_path / "b" / "set.npz"))
+    phase_diagram.run(dataclasses.replace(config, data=tmp_path / "a" / "set.npz"), tmp_path)
+    with pytest.raises(ValueError, match=r"another configuration \(dataset_fingerprint"):
+        phase_diagram.run(dataclasses.replace(config, data=tmp_path / "b" / "set.npz"), tmp_path)
 
 
 def test_another_configuration_is_refused_before_training(results):
-    done = command("--preset", "tiny", "--epochs", 3, folder=results[0])
+    done = command("phase_diagram", "--preset", "tiny", "--epochs", 3, folder=results[0])
     assert done.returncode != 0
     assert "another configuration (epochs: 2 there, 3 now)" in done.stderr
 
 
 def test_unknown_preset_names_those_there_are(tmp_path):
-    done = command("--preset", "imagenet", folder=tmp_path)
+    done = command("phase_diagram", "--preset", "imagenet", folder=tmp_path)
     assert done.returncode == 2
     for preset in phase_diagram.PRESETS:
         assert preset in done.stderr
@@ -176,9 +158,9 @@ def test_unknown_preset_names_those_there_are(tmp_path):
     ids=lambda case: str(case),
 )
 def test_bad_options_are_refused(options, message, tmp_path):
-    config = dataclasses.replace(phase_diagram.PRESETS["tiny"], out=tmp_path, **options)
+    config = dataclasses.replace(phase_diagram.PRESETS["tiny"], **options)
     with pytest.raises(ValueError, match=message):
-        phase_diagram.run(config)
+        phase_diagram.run(config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -201,13 +183,13 @@ def test_generators_and_networks_of_the_options_train(generator, k, network, tmp
         generator=generator,
         k=k,
         network=network,
-        out=tmp_path,
     )
-    table = phase_diagram.run(config)
+    tables = phase_diagram.run(config, tmp_path)
+    table = tables["results"]
     assert table.num_rows == 4
     assert not np.isnan(table["test_accuracy"].to_numpy()).any()
     assert sweep.metadata(table)["config"]["num_classes"] == 4
-    figure = phase_diagram.plot(table)
+    figure = phase_diagram.plot(tables)
     assert len(figure.subfigs) == 2
-    summary = phase_diagram.summarise(table)
-    assert summary["students"] == 4
+    summary = phase_diagram.summarise(tables)
+    assert 0 <= summary["accuracy_at_0_0"] <= 1
