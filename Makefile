@@ -1,10 +1,24 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: sweep test test-slow bench clean
+.PHONY: sweep reproduce figures test test-slow bench clean
+EXPERIMENTS = phase_diagram bad_teachers partial_labels additive_noise self_training bounds \
+              certificates measured_labels
 
 sweep: .venv/ready  ## The phase diagram on digits: results/phase_diagram/digits
 	$(BIN)/python -m experiments.phase_diagram --preset digits
+
+reproduce: .venv/ready  ## Every experiment on digits, then docs/reproduction.md: under 40 minutes
+	@for name in $(EXPERIMENTS); do \
+	  $(BIN)/python -m experiments.$$name --preset digits || exit 1; \
+	done
+	$(BIN)/python -m experiments.reproduction
+
+figures: .venv/ready  ## Every figure again, from the tables under docs/results and results
+	@for folder in $(wildcard docs/results/*/*/ results/*/*/); do \
+	  name=$$(basename $$(dirname $$folder)); preset=$$(basename $$folder); \
+	  $(BIN)/python -m experiments.$$name --preset $$preset --plot-only --out $$folder || exit 1; \
+	done
 
 test: .venv/ready  ## Format, lint, types, unit tests, doctests, every tiny preset
 	$(BIN)/ruff format --check .

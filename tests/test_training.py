@@ -193,6 +193,92 @@ def test_integer_images_are_scaled():
     chex.assert_trees_all_close(a, b, rtol=1e-5)
 
 
+OPTIONS = {"epochs": 4, "batch_size": 16, "learning_rate": 0.3}
+
+
+def train(key=0, *, targets=TRAIN.labels, observe=lambda params: params, **options):
+    return training.train(
+        NETWORK,
+        HARD,
+        TRAIN.images,
+        targets,
+        jax.random.key(key),
+        observe=observe,
+        **{**OPTIONS, **options},
+    )
+
+
+def accuracy(params, split):
+    return (training.predict(NETWORK, params, split.images).argmax(axis=-1) == split.labels).mean()
+
+
+def test_train_walks_the_same_way_as_fit_and_sees_every_epoch():
+    curve = fit(**OPTIONS)["test_accuracy_curve"]
+    params, seen = train()
+    chex.assert_trees_all_equal(params, jax.tree.map(lambda array: array[-1], seen))
+    by_epoch = [accuracy(jax.tree.map(lambda a, e=e: a[e], seen), TEST) for e in range(4)]
+    np.testing.assert_array_equal(by_epoch, curve)
+
+
+def test_params_of_fit_are_those_of_the_reported_epoch():
+    params, metrics = training.fit_params(
+        NETWORK, HARD, TRAIN.images, TRAIN.labels, VALID, TEST, jax.random.key(0), **OPTIONS
+    )
+    chex.assert_trees_all_equal(metrics, fit(**OPTIONS))
+    _, seen = train()
+    best = int(metrics["best_epoch"]) - 1
+    assert best < 3  # else the last epoch's parameters would do
+    chex.assert_trees_all_equal(params, jax.tree.map(lambda array: array[best], seen))
+
+
+def test_targets_may_be_drawn_anew_in_every_epoch():
+    labels = jnp.asarray(TRAIN.labels)
+    fixed, _ = train()
+    same, _ = train(targets=lambda epoch: labels)
+    chex.assert_trees_all_equal(same, fixed)
+    # Targets are those of the epoch's number: wrong ones after the first spoil what comes then.
+    _, seen = train(targets=lambda epoch: jnp.where(epoch == 1, labels, (labels + 1) % 3))
+    _, right = train()
+
+    def after(epoch, seen):
+        return jax.tree.map(lambda array: array[epoch], seen)
+
+    chex.assert_trees_all_equal(after(0, seen), after(0, right))
+    assert accuracy(after(-1, seen), TRAIN) < 0.3
+    assert accuracy(after(-1, right), TRAIN) > 0.8
+
+
+def test_mapped_trainings_equal_single_ones():
+    keys = jnp.arange(3)
+    mapped = jax.jit(jax.vmap(lambda key: train(key, observe=lambda p: accuracy(p, TEST))[1]))(keys)
+    single = [train(key, observe=lambda p: accuracy(p, TEST))[1] for key in range(3)]
+    np.testing.assert_allclose(mapped, jnp.stack(single), atol=0.021)  # one of 50 rows
+
+
+def test_predict_goes_in_parts_and_scales_integers():
+    params = NETWORK.init(jax.random.key(0), TRAIN.images[:1])
+    pixels = np.random.default_rng(0).integers(0, 256, (2003, 4)).astype(np.uint8)
+    expected = NETWORK.apply(params, jnp.asarray(pixels, jnp.float32) / 255)
+    np.testing.assert_allclose(training.predict(NETWORK, params, pixels), expected, atol=1e-5)
+    with pytest.raises(ValueError, match=r"images: expected shape \[N, ...\]"):
+        training.predict(NETWORK, params, np.zeros((0, 4), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"targets": lambda epoch: jnp.zeros(3, int)}, "targets: expected 70 rows"),
+        ({"targets": TRAIN.labels[:3]}, "targets: expected 70 rows"),
+        ({"batch_size": 71}, "batch_size: expected 1 … 70"),
+    ],
+)
+def test_train_refuses_at_the_door(options, message):
+    with pytest.raises(ValueError, match=message):
+        train(**options)
+
+
 def test_divergence_is_recorded_as_nan():
     found = fit(learning_rate=1e30)
     assert np.isnan(found["last_test_accuracy"])

@@ -1,0 +1,109 @@
+"""What experiments share: claims, provenance, data splits, and the reproduction page."""
+
+import json
+import time
+import types
+from pathlib import Path
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from experiments import data, reproduction, results
+from jsoft import sweep
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def experiment(folder):
+    """A smallest experiment of one table."""
+    table = results.save(
+        {"x": [1.0, 3.0]}, folder / "results.parquet", {"preset": "tiny"}, started=0
+    )
+
+    def summarise(tables):
+        mean = tables["results"]["x"].to_numpy().mean()
+        row = results.claim(
+            "B1", "x|y", source="paper", expected="2", ours=str(mean), met=mean == 2
+        )
+        return {"claims": [row]}
+
+    made = types.ModuleType("bounds")
+    made.__file__ = "bounds.py"
+    made.summarise, made.plot = summarise, lambda tables: plt.figure()
+    return made, {"results": table}
+
+
+def test_saved_table_carries_its_provenance_and_reads_back(tmp_path):
+    started = time.perf_counter()
+    table = results.save({"x": [1.0, 2.0]}, tmp_path / "results.parquet", {"a": 1}, started=started)
+    noted = sweep.metadata(table)
+    assert noted["config"] == {"a": 1}
+    assert noted["runs"] == 2
+    assert 0 <= noted["wall_seconds"] < 60
+    assert {"device", "date", "git_revision", "versions"} <= set(noted)
+    again = results.read(tmp_path, {"a": 1})
+    assert again["results"].equals(table)
+    with pytest.raises(ValueError, match="a: expected 1 as in"):
+        results.read(tmp_path, {"a": 2})
+    with pytest.raises(ValueError, match="run without --plot-only first"):
+        results.read(tmp_path / "elsewhere", {})
+
+
+def test_summary_adds_where_numbers_come_from(tmp_path):
+    summary = results.write(*experiment(tmp_path), tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == summary
+    assert summary["experiment"] == "bounds"
+    assert summary["runs"] == {"results": 2}
+    assert "[met] B1  x|y" in results.claim_lines(summary)
+    assert "2 runs in" in results.timing_line(summary)
+
+
+@pytest.mark.parametrize(
+    ("met", "smaller", "verdict"),
+    [(True, False, "met"), (True, True, "met at smaller scale"), (False, True, "not met")],
+)
+def test_verdicts(met, smaller, verdict):
+    row = results.claim(
+        "B1", "c", source="paper", expected="", ours="", met=met, smaller_scale=smaller
+    )
+    assert row["verdict"] == verdict
+
+
+def test_mean_and_spread_is_that_of_a_sample():
+    values = [0.1, 0.2, 0.6]
+    expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} (3 seeds)"
+    assert results.mean_and_spread(values) == expected
+    assert results.mean_and_spread([0.5]) == "0.500 (1 seed)"
+
+
+def test_splits_of_seeds_are_picked_inside_jit():
+    sets = data.load_splits("digits", splits=2, rows=50)
+    picked = jax.jit(lambda seed: data.pick(sets, seed).train.index)(5)
+    np.testing.assert_array_equal(picked, sets[1].train.index)
+    assert data.fingerprint(sets) != data.fingerprint(sets[:1])
+    with pytest.raises(ValueError, match="rows: expected 1 … 1198, the training rows of digits"):
+        data.load_splits("digits", rows=1199)
+
+
+def test_reproduction_page_lists_what_ran_and_what_did_not(tmp_path):
+    for preset in ("digits", "tiny"):
+        folder = tmp_path / "results" / "bounds" / preset
+        folder.mkdir(parents=True)
+        results.write(*experiment(folder), folder)
+    reproduction.publish(tmp_path / "results", tmp_path / "docs")
+    assert [path.name for path in (tmp_path / "docs" / "bounds").iterdir()] == ["digits"]
+    page = reproduction.page(tmp_path / "docs")
+    assert "x\\|y" in page
+    assert "**3 not run (needs an accelerator), 1 met.**" in page
+    assert "(results/bounds/tiny/figure.png)" in page  # named by the configuration
+    assert page.count("93.98 %") == 1
+
+
+def test_committed_results_are_small_and_listed():
+    for path in (REPOSITORY / "docs" / "results").rglob("*"):
+        assert path.stat().st_size < 1_000_000, path
+    for folder in (REPOSITORY / "docs" / "results").glob("*/*/"):
+        assert folder.parent.name in reproduction.EXPERIMENTS
+        assert (folder / "summary.json").exists(), folder
