@@ -62,7 +62,7 @@ def main(experiment: ModuleType) -> None:
     else:
         use_all_cores()
         folder.mkdir(parents=True, exist_ok=True)
-        tables = experiment.run(config, folder)
+        tables = dict(sorted(experiment.run(config, folder).items()))  # in the order of `read`
     summary = write(experiment, tables, folder)
     print(experiment.report(summary))
     files = ", ".join([*(f"{table}.parquet" for table in tables), "figure.png", "figure.svg"])
@@ -71,7 +71,7 @@ def main(experiment: ModuleType) -> None:
 
 def options(config: Any) -> dict[str, Any]:
     """Return what the command line decides of the results: not where files lie."""
-    elsewhere = ("data", "out", "plot_only")
+    elsewhere = ("data", "sets", "out", "plot_only")
     chosen = {name: x for name, x in dataclasses.asdict(config).items() if name not in elsewhere}
     return json.loads(json.dumps(chosen))
 
@@ -86,9 +86,12 @@ def save(
     Raises:
       ValueError: `path` holds results of another configuration.
     """
+    config = json.loads(json.dumps(dict(config)))
+    if path.exists() and sweep.metadata(pq.read_table(path, columns=[]))["config"] != config:
+        raise ValueError(f"path: {path} holds results of another configuration")
     table = pa.table(dict(columns))
     noted = {
-        "config": dict(config),
+        "config": config,
         "runs": table.num_rows,
         "wall_seconds": time.perf_counter() - started,
         **sweep.provenance(),
