@@ -65,7 +65,7 @@ def main(experiment: ModuleType) -> None:
         keep_compiled_programs()
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            tables = experiment.run(config, folder)
+            tables = dict(sorted(experiment.run(config, folder).items()))  # in the order of `read`
         except KeyboardInterrupt as interrupt:
             sys.exit("\n".join(["interrupted", *getattr(interrupt, "__notes__", [])]))
     summary = write(experiment, tables, folder)
@@ -76,7 +76,7 @@ def main(experiment: ModuleType) -> None:
 
 def options(config: Any) -> dict[str, Any]:
     """Return what the command line decides of the results: not where files lie."""
-    elsewhere = ("data", "out", "plot_only")
+    elsewhere = ("data", "sets", "out", "plot_only")
     chosen = {name: x for name, x in dataclasses.asdict(config).items() if name not in elsewhere}
     return json.loads(json.dumps(chosen))
 
@@ -91,9 +91,12 @@ def save(
     Raises:
       ValueError: `path` holds results of another configuration.
     """
+    config = json.loads(json.dumps(dict(config)))
+    if path.exists() and sweep.metadata(pq.read_table(path, columns=[]))["config"] != config:
+        raise ValueError(f"path: {path} holds results of another configuration")
     table = pa.table(dict(columns))
     noted = {
-        "config": dict(config),
+        "config": config,
         "runs": table.num_rows,
         "wall_seconds": time.perf_counter() - started,
         **sweep.provenance(),

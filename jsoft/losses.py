@@ -180,7 +180,7 @@ class BadTeacherTerms(NamedTuple):
 
 
 def bad_teacher_terms(
-    logits: ArrayLike, labels: ArrayLike, wrong_classes: ArrayLike, *, k: int
+    logits: ArrayLike, labels: ArrayLike, wrong_classes: ArrayLike, *, k: ArrayLike
 ) -> BadTeacherTerms:
     """Return the terms that make a teacher wrong at the first place and right among the first k.
 
@@ -199,7 +199,7 @@ def bad_teacher_terms(
       wrong_classes: `[..., C]` booleans, T: k − 1 classes other than y, uniformly drawn, as by
         `targets.candidate_sets(labels, key, num_classes=C, unreliability=1.0,
         ambiguity=(k - 1) / (C - 1), generator="fixed_size", k=k - 1)`.
-      k: size of the top-k set, 2 … C − 1.
+      k: size of the top-k set, one whole number, 2 … C − 1; may be traced.
 
     Raises:
       TypeError, ValueError: logits, labels or sets of wrong dtype, shape or range; k below two or
@@ -217,20 +217,22 @@ def bad_teacher_terms(
     num_classes = logits.shape[-1]
     _door.check_labels("labels", labels, num_classes=num_classes, shape=logits.shape[:-1])
     labels = jnp.asarray(labels)
+    _door.check_scalar(k=k)
     _door.check_k("k", k, num_classes)
-    if k < 2:
+    if _door.is_concrete(k) and np.asarray(k) < 2:
         raise ValueError(f"k: expected two or more, so that wrong classes have a place, got {k}")
     is_true = jax.nn.one_hot(labels, num_classes, dtype=bool)
-    if _door.is_concrete(labels, wrong_classes):
-        members = np.asarray(wrong_classes)
-        if (members & np.asarray(is_true)).any() or (members.sum(axis=-1) != k - 1).any():
-            raise ValueError(f"wrong_classes: expected {k - 1} classes other than the true one")
+    if _door.is_concrete(labels, wrong_classes, k):
+        members, expected = np.asarray(wrong_classes), np.asarray(k) - 1
+        true_one = np.take_along_axis(members, np.asarray(labels)[..., None], axis=-1)
+        if true_one.any() or (members.sum(axis=-1) != expected).any():
+            raise ValueError(f"wrong_classes: expected {expected} classes other than the true one")
 
     everything = jax.nn.logsumexp(logits, axis=-1)
     others = jax.nn.logsumexp(jnp.where(is_true, -jnp.inf, logits), axis=-1)
     log_true = jnp.where(is_true, logits, 0).sum(axis=-1) - everything
 
-    def gate(size: int) -> jax.Array:
+    def gate(size: ArrayLike) -> jax.Array:
         inside = indicators.membership(jax.lax.stop_gradient(logits), size)
         return jnp.where(is_true, inside, 0).sum(axis=-1)
 
@@ -247,7 +249,7 @@ def bad_teacher_loss(
     labels: ArrayLike,
     wrong_classes: ArrayLike,
     *,
-    k: int,
+    k: ArrayLike,
     cross_entropy: ArrayLike = 1.0,
     punishment: ArrayLike = 3.0,
     compensation: ArrayLike = 3.0,
@@ -265,7 +267,7 @@ def bad_teacher_loss(
       logits: `[..., C]` finite floats, the teacher's.
       labels: `[...]` integers, the true classes.
       wrong_classes: `[..., C]` booleans, T of `bad_teacher_terms`.
-      k: size of the top-k set, 2 … C − 1.
+      k: size of the top-k set, one whole number, 2 … C − 1; may be traced.
       cross_entropy: weight a₀; may be traced, as the others.
       punishment: weight a₁.
       compensation: weight a₂.

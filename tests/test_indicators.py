@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsoft import indicators
+from jsoft import indicators, sweep
 
 
 def draw(num_examples, num_classes, *, seed=0, levels=None):
@@ -250,6 +250,19 @@ def test_pessimistic_sets_bound_every_tie_breaking():
 
 
 # Transformations
+
+
+def test_measure_inside_a_sweep_equals_eager():
+    """XLA aborted here, in the decomposition of a batched top-k behind one barrier."""
+    labels = jnp.arange(40) % 5
+
+    def train(point, key):
+        measured = indicators.measure(jax.random.normal(key, (40, 5)), labels)
+        return {"margin": measured.margin[1]}
+
+    table = sweep.run(train, sweep.grid(seed=range(6)), batch_size=3)
+    eager = [train({}, jax.random.key(seed))["margin"] for seed in range(6)]
+    np.testing.assert_allclose(table["margin"].to_numpy(), eager, atol=1e-6)
 
 
 def test_measure_under_jit_and_vmap_equals_eager():

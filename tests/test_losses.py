@@ -493,6 +493,23 @@ def test_bad_teacher_under_jit_and_vmap_equals_eager():
     np.testing.assert_allclose(jax.jit(one)(logits, labels, wrong, 2.0), eager, rtol=1e-6)
     mapped = jax.vmap(one, in_axes=(0, 0, 0, None))(logits, labels, wrong, 2.0)
     np.testing.assert_allclose(mapped, eager, rtol=1e-6)
+    closed_over = jax.jit(lambda z: one(z, jnp.asarray(labels), jnp.asarray(wrong), 2.0))(logits)
+    np.testing.assert_allclose(closed_over, eager, rtol=1e-6)
+
+
+def test_bad_teacher_takes_a_traced_k():
+    """Teachers of several k in one program: T has k − 1 classes of its own in each of them."""
+    sizes = (2, 3, 5)
+    rows = [teacher_rows(k=k) for k in sizes]  # the same logits and labels
+    logits, labels, _ = rows[0]
+    wrong = np.stack([one[2] for one in rows])
+    mapped = jax.jit(
+        jax.vmap(lambda t, k: losses.bad_teacher_loss(logits, labels, t, k=k), in_axes=(0, 0))
+    )(wrong, jnp.array(sizes))
+    one_by_one = [
+        losses.bad_teacher_loss(logits, labels, t, k=k) for t, k in zip(wrong, sizes, strict=True)
+    ]
+    np.testing.assert_allclose(mapped, one_by_one, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -531,6 +548,7 @@ def test_design_rule_on_free_logits(punishment, random, accuracy, true_probabili
 TEACHER = teacher_rows()
 BAD_TEACHER = {
     "k of one": (ValueError, "k: expected two or more", {"k": 1}),
+    "several k": (ValueError, "k: expected one number", {"k": np.array([3, 3])}),
     "k of C": (ValueError, "k: expected 1 … 5", {"k": 6}),
     "too few wrong classes": (ValueError, "wrong_classes: expected 3 classes other", {"k": 4}),
     "the truth among them": (

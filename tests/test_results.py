@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from experiments import data, reproduction, results
@@ -49,6 +50,15 @@ def test_saved_table_carries_its_provenance_and_reads_back(tmp_path):
         results.read(tmp_path, {"a": 2})
     with pytest.raises(ValueError, match="run without --plot-only first"):
         results.read(tmp_path / "elsewhere", {})
+
+
+def test_save_refuses_a_file_of_another_configuration(tmp_path):
+    path = tmp_path / "x.parquet"
+    results.save({"x": [1.0]}, path, {"a": (1, 2)}, started=0)
+    results.save({"x": [2.0]}, path, {"a": (1, 2)}, started=0)
+    with pytest.raises(ValueError, match=r"x\.parquet holds results of another configuration"):
+        results.save({"x": [3.0]}, path, {"a": (1, 3)}, started=0)
+    assert pq.read_table(path)["x"].to_pylist() == [2.0]
 
 
 def test_summary_adds_where_numbers_come_from(tmp_path):
