@@ -1,6 +1,7 @@
 """Experiments: one readable file a figure, run from the checkout: `python -m experiments.NAME`."""
 
 import os
+from pathlib import Path
 
 import jax
 
@@ -14,3 +15,16 @@ def use_all_cores() -> None:
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     jax.config.update("jax_num_cpu_devices", cores)
+
+
+def keep_compiled_programs() -> None:
+    """Let JAX keep compiled programs on disk, so that the second start of an experiment is quick.
+
+    They lie under `$JAX_COMPILATION_CACHE_DIR`, else `$XDG_CACHE_HOME/jsoft/programs`, else
+    `~/.cache/jsoft/programs`, which may be deleted at any time. JAX_ENABLE_COMPILATION_CACHE=false
+    turns it off.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(cache, "jsoft", "programs")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

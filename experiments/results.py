@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 
-from experiments import use_all_cores
+from experiments import keep_compiled_programs, use_all_cores
 from jsoft import sweep
 
 Tables = dict[str, pa.Table]
@@ -61,8 +62,12 @@ def main(experiment: ModuleType) -> None:
         tables = read(folder, options(config))
     else:
         use_all_cores()
+        keep_compiled_programs()
         folder.mkdir(parents=True, exist_ok=True)
-        tables = dict(sorted(experiment.run(config, folder).items()))  # in the order of `read`
+        try:
+            tables = dict(sorted(experiment.run(config, folder).items()))  # in the order of `read`
+        except KeyboardInterrupt as interrupt:
+            sys.exit("\n".join(["interrupted", *getattr(interrupt, "__notes__", [])]))
     summary = write(experiment, tables, folder)
     print(experiment.report(summary))
     files = ", ".join([*(f"{table}.parquet" for table in tables), "figure.png", "figure.svg"])

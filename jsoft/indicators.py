@@ -570,9 +570,9 @@ def _update(state: Counts, soft_labels: jax.Array, labels: jax.Array, where: jax
 def _count(state: Counts, soft_labels: jax.Array, labels: jax.Array, where: jax.Array) -> Counts:
     _, num_classes, max_k, _ = state.members.shape
     weights = where.astype(jnp.float32)
-    # Without the barriers XLA merges the slices below into top_k, which then becomes a full sort: 25
-    # times slower for a thousand classes on a CPU. One barrier for both outputs at once would abort
-    # XLA's compiler where runs are mapped (jaxlib 0.10.2).
+    # Without the barriers XLA merges the slices below into top_k, which then becomes a full sort,
+    # 25 times slower for a thousand classes on a CPU. One barrier for both outputs at once would
+    # abort XLA's compiler where runs are mapped (jaxlib 0.10.2).
     values, classes = map(lax.optimization_barrier, lax.top_k(soft_labels, max_k))  # [B, K]
     kth = values[:, -1:]
 

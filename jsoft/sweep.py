@@ -18,23 +18,29 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
+import logging
 import math
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jax import lax
+from jax.experimental import multihost_utils
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from tqdm import tqdm
+
+from jsoft import _chunks
 
 Point = dict[str, jax.Array]
 Train = Callable[[Point, jax.Array], Mapping[str, jax.Array]]
@@ -42,7 +48,8 @@ Train = Callable[[Point, jax.Array], Mapping[str, jax.Array]]
 # Runs mapped together on one device. On a CPU a few runs fill the vector units, and more only leave
 # the cache; an accelerator wants many.
 _CPU_BATCH, _ACCELERATOR_BATCH = 4, 128
-_PROGRESS_STEPS = 64
+_PROGRESS_STEPS, _LARGEST_CHUNK = 64, 4096
+_LOG = logging.getLogger("jsoft")
 
 
 def grid(**axes: Iterable[Any]) -> dict[str, np.ndarray]:
@@ -79,6 +86,7 @@ def run(
     batch_size: int | Literal["auto"] = "auto",
     chunk_size: int | None = None,
     progress: bool = True,
+    watch: str | None = None,
 ) -> pa.Table:
     """Return the metrics of `train` at every point, a long table with one row per run and step.
 
@@ -87,23 +95,38 @@ def run(
     config, versions, git revision, devices, and the seconds spent. A run that turns NaN is
     recorded as such.
 
+    With a `path`, finished runs are kept. They lie in the folder `path.parts` until the table is
+    whole; after an interruption (Ctrl-C, a full disk, a lost machine) the same call goes on from
+    there, and a chunk that was damaged since is computed again. A table that is whole already, of
+    the same configuration, points, program, kind of device and version of JAX, is returned as it
+    is: remove it to compute it anew. On one kind of machine, with the same batch size and number
+    of devices, an interruption changes no bit of the table.
+
+    Under `jax.distributed`, every process calls this with the same arguments; each computes a share
+    of the chunks on its own devices, and all return the whole table. `path` then has to be on a
+    disk that all of them see.
+
     Args:
       train: pure function of `(point, key)`; `point` holds a scalar for each column of `points`.
         Returns a flat dict of arrays, `[]` or, for curves, `[steps]`, all of the same length.
       points: columns `[runs]` of numbers, read as float32, int32 or bool; `seed` (whole numbers
         ≥ 0) makes the key of the run.
       path: Parquet file to write, if any; its folder is made.
-      config: what the results depend on, plain values for JSON; a file at `path` that holds another
-        configuration, or other points, is left alone.
+      config: what the results depend on, plain values for JSON; runs at `path` that were made with
+        another configuration, or at other points, are left alone.
       batch_size: runs mapped together on one device; memory and speed follow from it, numbers do
-        not.
-      chunk_size: runs between two updates of the progress bar, rounded up to fill all devices.
+        not. "auto": a few on a CPU, many on an accelerator, as far as its memory goes.
+      chunk_size: runs between two writes, rounded up to fill all devices; a 64th of all, but 4,096
+        at most, by default.
       progress: whether to show a bar (never where the output is not a terminal).
+      watch: the metric whose least and greatest value so far the bar shows.
 
     Raises:
       TypeError, ValueError: points of unequal length, without seeds or without rows, or beyond the
         range of 32 bits; metrics that are no flat dict of real scalars and curves; sizes below one;
-        a configuration that JSON cannot hold; `path` holding another one, or something else.
+        a configuration that JSON cannot hold; `path` holding runs of another configuration or
+        program, or something else; several processes without a path.
+      OSError: the disk is full or gone; what was finished before stays.
 
     Derived here: `lax.map` inside `shard_map`, without collectives.
 
@@ -115,63 +138,74 @@ def run(
     """
     columns = _check_points(points)
     num_runs = len(columns["seed"])
-    names = _check_metrics(train, columns)
-    config = _check_config(config)
-    digest = _digest(columns)
+    program, names = _trace(train, columns)
+    devices = jax.local_devices()
+    identity = {
+        "config": _check_config(config),
+        "points": _digest(columns),
+        "program": _fingerprint(program),
+        "device_kind": devices[0].device_kind,
+        "jax": jax.__version__,
+    }
+    _check_sizes(batch_size, chunk_size)
+    if watch is not None and watch not in names:
+        raise ValueError(f"watch: expected one of {', '.join(names)}, got {watch!r}")
+    chunks: list[_chunks.Chunk] = []
+    folder = None
     if path is not None:
-        _check_file(Path(path), config, digest)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    devices = jax.devices()
-    per_device = math.ceil(num_runs / len(devices))
-    if batch_size == "auto":
-        most = _CPU_BATCH if devices[0].platform == "cpu" else _ACCELERATOR_BATCH
-        batch_size = math.ceil(per_device / math.ceil(per_device / most))  # no thin last batch
-    if batch_size < 1 or (chunk_size is not None and chunk_size < 1):
-        raise ValueError(
-            f"batch_size, chunk_size: expected one or more, got {batch_size}, {chunk_size}"
-        )
-    if chunk_size is None:
-        chunk_size = math.ceil(num_runs / _PROGRESS_STEPS)
-    group = batch_size * len(devices)  # runs in flight at a time
-    chunk_size = math.ceil(chunk_size / group) * group
+        path = Path(path)
+        folder = path.with_name(f"{path.name}.parts")
+        finished = _check_file(path, identity)
+        if finished is not None:
+            return finished
+        chunks = _resume(folder, identity, num_runs, names)
+    elif jax.process_count() > 1:
+        raise ValueError("path: expected a file that all processes see, got none")
 
-    def chunk_from(begin: int) -> dict[str, np.ndarray]:
-        rows = np.arange(begin, begin + chunk_size) % num_runs  # fills up the last chunk
-        return {name: column[rows] for name, column in columns.items()}
-
-    start = time.perf_counter()
+    start = time.perf_counter() - sum(chunk.seconds for chunk in chunks)
+    missing = np.setdiff1d(np.arange(num_runs), _rows(chunks))
     hidden = None if progress else True  # None: where the output is no terminal
     with tqdm(total=num_runs, unit="run", desc="compiling", disable=hidden) as bar:
-        program = _mapped(train, devices, batch_size).lower(chunk_from(0)).compile()
-        compile_seconds = time.perf_counter() - start
-        bar.set_description("running")
+        compiled = _compile(program, names, columns, devices, batch_size, chunk_size)
+        bar.set_description(compiled.memory)
         bar.reset()  # the rate is that of the runs
-        results = []
-        for begin in range(0, num_runs, chunk_size):
-            results.append(jax.device_get(program(chunk_from(begin))))
-            bar.update(min(chunk_size, num_runs - begin))
+        bar.initial = bar.n = num_runs - len(missing)
+        bar.refresh()
+        try:
+            for rows in _share(missing, compiled.chunk_size):
+                chunks.append(_run_chunk(compiled, columns, rows))
+                if folder is not None:
+                    _chunks.write(folder, chunks[-1])
+                bar.update(len(rows))
+                if watch is not None:
+                    bar.set_postfix_str(_range_of(watch, chunks))
+        except (KeyboardInterrupt, OSError) as error:
+            error.add_note(_kept(folder, chunks, num_runs))
+            raise
+    if jax.process_count() > 1:
+        assert folder is not None
+        _wait_for_all("runs")
+        chunks, _ = _chunks.read(folder, num_runs, names)
+    order = np.argsort(_rows(chunks))
     metrics = {
-        name: np.concatenate([result[name] for result in results])[:num_runs] for name in names
+        name: np.concatenate([chunk.metrics[name] for chunk in chunks])[order] for name in names
     }
-    table = _long_table(columns, metrics)
-    table = table.replace_schema_metadata(
-        {
-            "jsoft": json.dumps(
-                {
-                    "config": config,
-                    "points": digest,
-                    "runs": num_runs,
-                    "wall_seconds": time.perf_counter() - start,
-                    "compile_seconds": compile_seconds,
-                    "batch_size": batch_size,
-                    "chunk_size": chunk_size,
-                    **provenance(),
-                }
-            )
-        }
-    )
-    if path is not None:
-        write(table, path)
+    noted = {
+        **identity,
+        "runs": num_runs,
+        "wall_seconds": time.perf_counter() - start,
+        "compile_seconds": compiled.seconds,
+        "batch_size": compiled.batch_size,
+        "chunk_size": compiled.chunk_size,
+        "bytes_per_run": compiled.bytes_per_run,
+        **provenance(),
+    }
+    table = _long_table(columns, metrics).replace_schema_metadata({"jsoft": json.dumps(noted)})
+    if path is not None and folder is not None:
+        if jax.process_index() == 0:
+            write(table, path)
+            _chunks.remove(folder)
+        _wait_for_all("table")
     return table
 
 
@@ -228,13 +262,45 @@ def metadata(table: pa.Table) -> dict[str, Any]:
     return json.loads(noted)
 
 
-def _mapped(train: Train, devices: list[jax.Device], batch_size: int):
+class _Compiled(NamedTuple):
+    """The program of a chunk, and what it takes."""
+
+    call: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]]
+    batch_size: int
+    chunk_size: int
+    bytes_per_run: int
+    memory: str
+    seconds: float
+
+
+def _trace(train: Train, columns: dict[str, np.ndarray]) -> tuple[ClosedJaxpr, list[str]]:
+    """Return the program of one run, from a flat point to flat metrics, and the metrics' names."""
+    point = {name: jax.ShapeDtypeStruct((), column.dtype) for name, column in columns.items()}
+    program, metrics = jax.make_jaxpr(
+        lambda point: train(point, jax.random.key(point["seed"])), return_shape=True
+    )(point)
+    _check_metrics(metrics, columns)
+    return program, list(metrics)
+
+
+def _fingerprint(program: ClosedJaxpr) -> str:
+    """Return a fingerprint of what a run computes, data included."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(re.sub(r"0x[0-9a-f]+", "", str(program)).encode())  # addresses of functions
+    for constant in program.consts:
+        digest.update(np.ascontiguousarray(constant).tobytes())
+    return digest.hexdigest()
+
+
+def _mapped(
+    program: ClosedJaxpr, names: list[str], devices: list[jax.Device], batch_size: int
+) -> jax.stages.Wrapped:
     """Return the compilable program from points `[runs]` to metrics `[runs, ...]`."""
 
-    def one(point: Point):
-        return train(point, jax.random.key(point["seed"]))
+    def one(point: Point) -> dict[str, jax.Array]:
+        return dict(zip(names, jaxpr_as_fun(program)(*jax.tree.leaves(point)), strict=True))
 
-    def one_device(points: Point):
+    def one_device(points: Point) -> dict[str, jax.Array]:
         # vmap over a single run would only pad every array with an axis of one.
         return lax.map(one, points, batch_size=batch_size if batch_size > 1 else None)
 
@@ -245,6 +311,115 @@ def _mapped(train: Train, devices: list[jax.Device], batch_size: int):
     return jax.jit(
         jax.shard_map(one_device, mesh=mesh, in_specs=spread, out_specs=spread, check_vma=False)
     )
+
+
+def _compile(
+    program: ClosedJaxpr,
+    names: list[str],
+    columns: dict[str, np.ndarray],
+    devices: list[jax.Device],
+    batch_size: int | Literal["auto"],
+    chunk_size: int | None,
+) -> _Compiled:
+    """Return the compiled program, with a batch size that fits if it is ours to choose."""
+    start = time.perf_counter()
+    num_runs = len(columns["seed"])
+    tried = _usual_batch_size(num_runs, devices) if batch_size == "auto" else batch_size
+    while True:
+        group = tried * len(devices)  # runs in flight at a time
+        wanted = chunk_size or min(_LARGEST_CHUNK, math.ceil(num_runs / _PROGRESS_STEPS))
+        whole = math.ceil(wanted / group) * group
+        points = {name: np.resize(column, whole) for name, column in columns.items()}
+        compiled = _mapped(program, names, devices, tried).lower(points).compile()
+        used = compiled.memory_analysis()
+        per_run = used.temp_size_in_bytes // tried if used is not None else 0
+        free = _free_bytes(devices)
+        fits = max(1, free // per_run) if per_run and free else None
+        if batch_size != "auto" or fits is None or tried <= fits:
+            break
+        tried = fits
+    memory = f"{tried} × {len(devices)} at a time, {per_run / 1e6:.3g} MB each"
+    if fits is not None:
+        memory += f", memory for {fits:,}"
+    return _Compiled(compiled, tried, whole, per_run, memory, time.perf_counter() - start)
+
+
+def _usual_batch_size(num_runs: int, devices: list[jax.Device]) -> int:
+    """Return how many runs to map together where memory is no object."""
+    most = _CPU_BATCH if devices[0].platform == "cpu" else _ACCELERATOR_BATCH
+    per_device = math.ceil(num_runs / len(devices))
+    return math.ceil(per_device / math.ceil(per_device / most))  # no thin last batch
+
+
+def _free_bytes(devices: list[jax.Device]) -> int | None:
+    """Return the memory that a device may fill; None where that is not known."""
+    statistics = devices[0].memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics["bytes_in_use"]
+    try:  # a CPU's devices share what the machine has free
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(devices)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _share(missing: np.ndarray, chunk_size: int) -> list[np.ndarray]:
+    """Return the chunks of this process."""
+    chunks = [missing[i : i + chunk_size] for i in range(0, len(missing), chunk_size)]
+    return chunks[jax.process_index() :: jax.process_count()]
+
+
+def _run_chunk(
+    compiled: _Compiled, columns: dict[str, np.ndarray], rows: np.ndarray
+) -> _chunks.Chunk:
+    """Return the metrics of these runs."""
+    start = time.perf_counter()
+    filled = np.resize(rows, compiled.chunk_size)  # the last chunk repeats its own runs
+    results = jax.device_get(compiled.call({name: c[filled] for name, c in columns.items()}))
+    metrics = {name: result[: len(rows)] for name, result in results.items()}
+    return _chunks.Chunk(rows, metrics, time.perf_counter() - start)
+
+
+def _resume(
+    folder: Path, identity: dict[str, Any], num_runs: int, names: list[str]
+) -> list[_chunks.Chunk]:
+    """Return the chunks that an earlier call finished; note in the folder what is run now."""
+    there = _chunks.read_sweep(folder)
+    if there is not None:
+        _check_identity(folder, there, identity)
+    chunks, damaged = _chunks.read(folder, num_runs, names)
+    if damaged:
+        _LOG.warning("%d damaged chunks in %s are computed again", damaged, folder)
+    _wait_for_all("start")  # so that all processes have seen the same chunks
+    if there is None and jax.process_index() == 0:
+        _chunks.write_sweep(folder, identity)
+    _wait_for_all("begin")
+    return chunks
+
+
+def _rows(chunks: list[_chunks.Chunk]) -> np.ndarray:
+    """Return the numbers of the runs in these chunks, in their order."""
+    return np.concatenate([np.empty(0, int), *(chunk.rows for chunk in chunks)])
+
+
+def _range_of(metric: str, chunks: list[_chunks.Chunk]) -> str:
+    """Return the least and the greatest value so far."""
+    values = np.concatenate([chunk.metrics[metric].ravel() for chunk in chunks])
+    values = values[np.isfinite(values)]
+    return f"{metric} {values.min():.3g} … {values.max():.3g}" if len(values) else ""
+
+
+def _kept(folder: Path | None, chunks: list[_chunks.Chunk], num_runs: int) -> str:
+    """Return what an interruption leaves."""
+    if folder is None:
+        return "nothing is kept: the sweep has no path"
+    done = len(np.unique(_rows(chunks)))
+    return f"{done} of {num_runs} runs are kept in {folder}; the same command goes on from there"
+
+
+def _wait_for_all(stage: str) -> None:
+    """Wait until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"jsoft sweep: {stage}")
 
 
 def _long_table(columns: dict[str, np.ndarray], metrics: dict[str, np.ndarray]) -> pa.Table:
@@ -312,10 +487,8 @@ def _check_points(points: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     return columns
 
 
-def _check_metrics(train: Train, columns: dict[str, np.ndarray]) -> list[str]:
-    """Return the names of what `train` returns for a point, without running it."""
-    point = {name: jax.ShapeDtypeStruct((), column.dtype) for name, column in columns.items()}
-    metrics = jax.eval_shape(lambda point: train(point, jax.random.key(point["seed"])), point)
+def _check_metrics(metrics: Any, columns: dict[str, np.ndarray]) -> None:
+    """Raise unless `train` returns scalars and curves by name."""
     if not isinstance(metrics, dict) or not metrics:
         raise TypeError(f"train: expected it to return a flat dict of arrays, got {metrics}")
     for name, value in metrics.items():
@@ -333,7 +506,6 @@ def _check_metrics(train: Train, columns: dict[str, np.ndarray]) -> list[str]:
     taken = set(metrics) & {*columns, "step"}
     if taken:
         raise ValueError(f"train: expected metrics named unlike points and step, got {taken}")
-    return list(metrics)
 
 
 def _check_config(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -353,24 +525,50 @@ def _digest(columns: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _check_file(path: Path, config: dict[str, Any] | None, digest: str) -> None:
-    """Raise `ValueError` unless the file at `path` is absent or holds results of the same sweep."""
+def _check_sizes(batch_size: int | Literal["auto"], chunk_size: int | None) -> None:
+    if (batch_size != "auto" and batch_size < 1) or (chunk_size is not None and chunk_size < 1):
+        raise ValueError(
+            f"batch_size, chunk_size: expected one or more, got {batch_size}, {chunk_size}"
+        )
+
+
+def _check_file(path: Path, identity: dict[str, Any]) -> pa.Table | None:
+    """Return the table at `path` if it is that of this sweep; raise if it is that of another one.
+
+    None if there is none, or one of the same configuration and points that another program made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        return
+        return None
     try:
         noted = metadata(pq.read_table(path, columns=[]))
     except (pa.ArrowInvalid, ValueError):
         raise ValueError(f"path: expected a table made by jsoft.sweep.run at {path}") from None
-    there, here = noted["config"] or {}, config or {}
+    _check_identity(path, noted, {name: identity[name] for name in ("config", "points")})
+    if any(noted.get(name) != value for name, value in identity.items()):
+        return None
+    return pq.read_table(path)
+
+
+def _check_identity(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Raise `ValueError` unless what lies at `path` was made by the same sweep."""
+    old, new = there.get("config") or {}, here["config"] or {}
     differences = [
-        f"{name}: {there.get(name, 'nothing')!r} there, {here.get(name, 'nothing')!r} now"
-        for name in sorted({*there, *here})
-        if there.get(name, "nothing") != here.get(name, "nothing")
+        f"{name}: {old.get(name, 'nothing')!r} there, {new.get(name, 'nothing')!r} now"
+        for name in sorted({*old, *new})
+        if old.get(name, "nothing") != new.get(name, "nothing")
     ]
-    if not differences and noted["points"] == digest:
-        return
-    raise ValueError(
-        f"path: {path} holds results of another configuration "
-        f"({'; '.join(differences) or 'the points differ'}); "
-        "choose another folder, or remove this one if it is no longer wanted"
-    )
+    differs = {name for name in here if name != "config" and there.get(name) != here[name]}
+    if "points" in differs:
+        differences.append("the points differ")
+    elif "program" in differs and not differences:
+        differences.append("what a run computes differs")
+    differences += [
+        f"{name}: {there.get(name)} there, {here[name]} now"
+        for name in sorted(differs & {"device_kind", "jax"})
+    ]
+    if differences:
+        raise ValueError(
+            f"path: {path} holds results of another configuration ({'; '.join(differences)}); "
+            "choose another folder, or remove this one if it is no longer wanted"
+        )

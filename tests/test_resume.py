@@ -1,0 +1,240 @@
+"""An interrupted sweep goes on: kills, damaged files, full disks, several processes."""
+
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from jsoft import _chunks, sweep
+
+SCRIPT = Path(__file__).with_name("sweep_process.py")
+POINTS = sweep.grid(scale=[0.5, 1.0, 2.0], seed=range(4))
+
+
+def train(point, key):
+    noise = jax.random.normal(key, (5,))
+    return {"last": noise.sum() * point["scale"], "curve": jax.numpy.cumsum(noise)}
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", SCRIPT, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(*arguments):
+    process = start(*arguments)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+
+
+def parts(path):
+    return sorted(Path(f"{path}.parts").glob("*.npz"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "results.parquet"
+    finish(path)
+    return pq.read_table(path)
+
+
+def kill_and_finish(folder, whole, chunks):
+    """Kill the sweep once it has written this many chunks, or is about to; then finish it."""
+    path = folder / "results.parquet"
+    process = start(path)
+    while len(parts(path)) < chunks and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not path.exists()
+    assert len(parts(path)) >= chunks
+    before = {part.name: part.stat().st_mtime_ns for part in parts(path)}
+    marker = folder / "marker"
+    marker.touch()
+    finish(path)
+    table = pq.read_table(path)
+    assert table.equals(whole)  # to the bit
+    assert table.schema.equals(whole.schema)
+    assert len(before) >= chunks
+    assert sorted(os.listdir(folder)) == ["marker", "results.parquet"]
+
+
+def test_killed_sweep_goes_on_and_ends_in_the_same_table(tmp_path, whole):
+    kill_and_finish(tmp_path, whole, chunks=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(10))
+def test_killed_at_ten_random_moments(attempt, tmp_path, whole):
+    kill_and_finish(tmp_path, whole, chunks=random.Random(attempt).randrange(0, 36))
+
+
+def interrupted(path, after, config=None):
+    """Leave `after` chunks of two runs each at `path`, as an interruption does."""
+    count = 0
+    write = _chunks.write
+
+    def interrupt(folder, chunk):
+        nonlocal count
+        if count == after:
+            raise KeyboardInterrupt
+        count += 1
+        write(folder, chunk)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_chunks, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt) as raised:
+            sweep.run(train, POINTS, path=path, config=config, batch_size=1, chunk_size=2)
+    return raised.value.__notes__
+
+
+def resumed(path, monkeypatch, **options):
+    """Return the finished table, and which runs were computed for it."""
+    computed = []
+    run_chunk = sweep._run_chunk
+
+    def watched(compiled, columns, rows):
+        computed.extend(rows.tolist())
+        return run_chunk(compiled, columns, rows)
+
+    monkeypatch.setattr(sweep, "_run_chunk", watched)
+    options = {"batch_size": 1, "chunk_size": 2, **options}
+    return sweep.run(train, POINTS, path=path, **options), computed
+
+
+def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
+    path = tmp_path / "results.parquet"
+    notes = interrupted(path, after=3)
+    assert notes == [
+        f"8 of 12 runs are kept in {path}.parts; the same command goes on from there"
+    ] or notes == [f"6 of 12 runs are kept in {path}.parts; the same command goes on from there"]
+    table, computed = resumed(path, monkeypatch)
+    assert computed == [6, 7, 8, 9, 10, 11]
+    assert table.equals(sweep.run(train, POINTS, batch_size=1, chunk_size=2))
+    assert os.listdir(tmp_path) == ["results.parquet"]
+
+
+def test_finished_table_is_returned_and_another_program_computes_anew(tmp_path, monkeypatch):
+    path = tmp_path / "results.parquet"
+    first = sweep.run(train, POINTS, path=path)
+    again, computed = resumed(path, monkeypatch)
+    assert computed == []
+    assert again.equals(first)
+    assert sweep.metadata(again) == sweep.metadata(first)
+    other = sweep.run(lambda point, key: {"last": point["scale"]}, POINTS, path=path, batch_size=1)
+    assert other["last"].to_pylist() == POINTS["scale"].tolist()
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 7, 64])
+def test_other_chunks_may_go_on(chunk_size, tmp_path, monkeypatch):
+    path = tmp_path / "results.parquet"
+    interrupted(path, after=2)
+    table, computed = resumed(path, monkeypatch, chunk_size=chunk_size)
+    assert computed == list(range(4, 12))
+    expected = sweep.run(train, POINTS)
+    for name in table.column_names:
+        np.testing.assert_allclose(table[name], expected[name], rtol=1e-6)
+
+
+def test_damaged_chunks_are_found_and_computed_again(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "results.parquet"
+    interrupted(path, after=5)
+    first, second, third, fourth, _ = parts(path)
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-40])  # truncated
+    content = bytearray(third.read_bytes())
+    place = content.index(np.load(third)["metric last"].tobytes())
+    content[place] ^= 1  # one bit
+    third.write_bytes(content)
+    fourth.write_bytes(b"")
+    table, computed = resumed(path, monkeypatch)
+    assert computed == [*range(8), 10, 11]
+    assert "3 damaged chunks" in caplog.text
+    assert table.equals(sweep.run(train, POINTS, batch_size=1, chunk_size=2))
+
+
+def test_any_flipped_byte_is_found_or_harmless(tmp_path):
+    rows, last = np.arange(3), np.array([1.0, 2.0, 3.0], np.float32)
+    _chunks.write(tmp_path, _chunks.Chunk(rows, {"last": last}, 0.5))
+    (path,) = tmp_path.glob("*.npz")
+    content = path.read_bytes()
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 0x10
+        path.write_bytes(flipped)
+        chunks, damaged = _chunks.read(tmp_path, 3, ["last"])
+        if not damaged:  # a byte that holds nothing, such as a date
+            np.testing.assert_array_equal(chunks[0].rows, rows)
+            np.testing.assert_array_equal(chunks[0].metrics["last"], last)
+            assert chunks[0].seconds == 0.5
+
+
+def test_another_configuration_is_refused_with_the_difference(tmp_path):
+    path = tmp_path / "results.parquet"
+    interrupted(path, after=2, config={"epochs": 3})
+    with pytest.raises(ValueError, match=r"another configuration \(epochs: 3 there, 4 now\)"):
+        sweep.run(train, POINTS, path=path, config={"epochs": 4})
+    with pytest.raises(ValueError, match="the points differ"):
+        sweep.run(train, {**POINTS, "seed": POINTS["seed"] + 1}, path=path, config={"epochs": 3})
+    with pytest.raises(ValueError, match="what a run computes differs"):
+        sweep.run(
+            lambda point, key: {name: 2 * x for name, x in train(point, key).items()},
+            POINTS,
+            path=path,
+            config={"epochs": 3},
+        )
+    assert len(parts(path)) == 2
+
+
+def test_full_disk_stops_with_a_message_and_keeps_what_was_finished(tmp_path):
+    path = tmp_path / "results.parquet"
+
+    process = start(path)
+    while len(parts(path)) < 3 and process.poll() is None:
+        time.sleep(0.002)
+    # No file may grow beyond 100 bytes from now on.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100, 100))
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "File too large" in stderr
+    assert "runs are kept in" in stderr
+    kept = parts(path)
+    assert len(kept) >= 3
+    chunks, damaged = _chunks.read(kept[0].parent, 80, ["last", "curve"])
+    assert damaged == 0
+    assert len(chunks) == len(kept)
+
+
+def test_watched_metric_must_exist():
+    with pytest.raises(ValueError, match="watch: expected one of curve, last, got 'loss'"):
+        sweep.run(train, POINTS, watch="loss")
+
+
+def test_two_processes_share_the_runs_and_one_table(tmp_path, whole):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    path = tmp_path / "results.parquet"
+    processes = [start(path, number, 2, port) for number in range(2)]
+    for process in processes:
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+    table = pq.read_table(path)
+    assert table.equals(whole)
+    assert json.loads(table.schema.metadata[b"jsoft"])["runs"] == 80
+    assert os.listdir(tmp_path) == ["results.parquet"]
