@@ -19,9 +19,9 @@ writes results/additive_noise/digits/: figure.png, figure.svg, summary.json, and
     best_k      the k of largest D and of smallest Δ + γ for Gaussian noise
 
 825 students and 140 simulations in about a minute on two cores. To expect: closed forms within 4
-standard errors in all 21 settings; γ to 1e-6; the sheet's tables of private labels and of the best
-k to the printed digits, but for three misprints; Gaussian noise of σ = 0.5, 1, 2, 3 teaches 0.94,
-0.83, 0.55, 0.38 at k = 1, and 0.95, 0.87, 0.66, 0.47 at k = 3; Spearman's ρ of accuracy with D
+standard errors in all 21 settings; γ to 1e-6; the tables of private labels and of the best k that a
+prototype printed, to its digits, but for three misprints; Gaussian noise of σ = 0.5, 1, 2, 3
+teaches 0.94, 0.83, 0.55, 0.38 at k = 1, and 0.95, 0.87, 0.66, 0.47 at k = 3; Spearman's ρ of accuracy with D
 above 0.95. Students do best with larger sets than those of the largest D or the smallest Δ + γ.
 
 Students: 64-128-10 perceptrons, stochastic gradient descent with momentum 0.9, learning rate 0.05
@@ -70,7 +70,7 @@ DEVIATION = {
     "gumbel": math.pi / math.sqrt(6),
 }
 
-# Where closed forms meet a simulation: (C, k, scale of each kind). The sheet names Gaussian,
+# Where closed forms meet a simulation: (C, k, scale of each kind). The prototype names Gaussian,
 # Laplace and uniform noise, C = 10 and 100, k = 1, 3, 5, and counts 21 settings; the scales and
 # the seventh pair, more noise at k = 3, are reconstructed around the values that it prints.
 SETTINGS = (
@@ -83,8 +83,8 @@ SETTINGS = (
     (100, 5, (1.0, 0.25, 2.0, 0.25)),
 )
 
-# What the sheet reports of digits, one seed each: accuracy by (kind, scale), at each k.
-SHEET_ACCURACY = {
+# What the prototype reports of digits, one seed each: accuracy by (kind, scale), at each k.
+PROTOTYPE_ACCURACY = {
     ("gaussian", 0.5): {1: 0.923, 3: 0.957},
     ("gaussian", 1.0): {1: 0.850, 3: 0.887},
     ("gaussian", 2.0): {1: 0.587, 3: 0.677},
@@ -93,11 +93,11 @@ SHEET_ACCURACY = {
     ("laplace", 1.0): {1: 0.673, 3: 0.873},
     ("laplace", 2.0): {1: 0.420, 3: 0.663},
 }
-SHEET_RAW_ACCURACY = {0.5: 0.867, 1.0: 0.713, 2.0: 0.463, 3.0: 0.297}  # Gaussian, raw vector
+PROTOTYPE_RAW_ACCURACY = {0.5: 0.867, 1.0: 0.713, 2.0: 0.463, 3.0: 0.297}  # Gaussian, raw vector
 
 # Its table of private labels, C = 10, δ = 1e-5: by ε, Laplace Δ and Δ + γ at k = 1 and at k = 3,
 # σ of the Gaussian mechanism, the same four of it, Δ + γ of randomised response.
-SHEET_PRIVACY = {
+PROTOTYPE_PRIVACY = {
     0.5: ".872 .969 .623 .914 | 9.945 | .884 .982 .667 .964 | .939",
     1.0: ".836 .929 .537 .819 | 5.276 | .868 .964 .637 .930 | .853",
     2.0: ".743 .825 .371 .635 | 2.820 | .834 .927 .579 .865 | .610",
@@ -106,7 +106,7 @@ SHEET_PRIVACY = {
 }
 
 # Its best k for Gaussian noise: (C, σ) to k by smallest Δ + γ and by largest D.
-SHEET_BEST_K = {
+PROTOTYPE_BEST_K = {
     (10, 0.5): (2, 1),
     (10, 1.0): (3, 2),
     (10, 2.0): (4, 2),
@@ -117,7 +117,7 @@ SHEET_BEST_K = {
     (100, 2.0): (39, 20),
 }
 
-# Entries of the sheet whose last digit is off: independent quadrature agrees with the closed forms
+# Entries of the prototype whose last digit is off: quadrature agrees with the closed forms
 # (tests/test_noise.py).
 MISPRINTS = {
     "Laplace ε = 0.5, k = 3: Δ",
@@ -366,7 +366,7 @@ def integrated_ambiguity(kind: targets.Noise, scale: float, *, k: int, num_class
     where t is the noise of one wrong class in units of the scale, p = S(t − 1/scale) the chance
     that the true class is above it, and B ~ Bin(C − 2, S(t)) how many of the other classes are.
 
-    >>> print(f"{integrated_ambiguity('laplace', 0.5, k=3, num_classes=10):.5f}")  # as the sheet
+    >>> print(f"{integrated_ambiguity('laplace', 0.5, k=3, num_classes=10):.5f}")  # printed
     0.23881
     """
     law: Any = {
@@ -494,9 +494,9 @@ def _mechanisms(
 
 
 def _best_k(options: dict[str, Any], folder: Path) -> pa.Table:
-    """Return the best k for Gaussian noise, a row for each C and σ of the sheet."""
+    """Return the best k for Gaussian noise, a row for each C and σ of the prototype."""
     started = time.perf_counter()
-    num_classes, scale = (np.array(column) for column in zip(*SHEET_BEST_K, strict=True))
+    num_classes, scale = (np.array(column) for column in zip(*PROTOTYPE_BEST_K, strict=True))
     found = [
         noise.best_k("gaussian", one, num_classes=int(classes))
         for classes, one in zip(num_classes, scale, strict=True)
@@ -551,7 +551,7 @@ def summarise(tables: results.Tables) -> dict[str, Any]:
     accuracy = mean_over_seeds(students["test_accuracy"])
     claims = [
         *_claims_of_theory(tables["theory"], config),
-        *_claims_of_sheet_tables(tables, config),
+        *_claims_of_prototype_tables(tables, config),
         *_claims_of_students(students, config),
         *_claims_of_privacy(tables, config),
     ]
@@ -583,7 +583,7 @@ def summarise(tables: results.Tables) -> dict[str, Any]:
 
 
 def _claims_of_theory(table: pa.Table, config: dict[str, Any]) -> list[dict[str, str]]:
-    """Return how closed forms meet the simulation, and γ its integral (§9, check 7)."""
+    """Return how closed forms meet the simulation, and γ its integral."""
     rows = {
         name: table[name].to_numpy().reshape(-1, config["seeds"]) for name in table.column_names
     }
@@ -622,24 +622,24 @@ def _claims_of_theory(table: pa.Table, config: dict[str, Any]) -> list[dict[str,
 
 
 def _printed(value: float, digits: int = 3) -> str:
-    """Return the number as the sheet prints it: .872, 9.945."""
+    """Return the number as the prototype prints it: .872, 9.945."""
     return f"{value:.{digits}f}".removeprefix("0")
 
 
 def privacy_entries(table: pa.Table) -> dict[str, tuple[str, str]]:
-    """Return the entries of the sheet's table of private labels, each with ours, by name."""
+    """Return the entries of the prototype's table of private labels, each with ours, by name."""
     closed = {(LAWS[row["law"]], row["epsilon"], row["k"]): row for row in table.to_pylist()}
     entries = {}
-    for epsilon, line in SHEET_PRIVACY.items():
+    for epsilon, line in PROTOTYPE_PRIVACY.items():
         of_laplace, sigma, of_gaussian, of_told = (part.split() for part in line.split(" | "))
-        sheet = {
+        prototype = {
             (law, k): dict(zip(("Δ", "Δ + γ"), of_law[place : place + 2], strict=True))
             for law, of_law in (("laplace", of_laplace), ("gaussian", of_gaussian))
             for place, k in ((0, 1), (2, 3))
         }
-        sheet["randomised response", 1] = {"Δ + γ": of_told[0]}
-        sheet["gaussian", 1]["σ"] = sigma[0].removeprefix("0")
-        for (law, k), of_channel in sheet.items():
+        prototype["randomised response", 1] = {"Δ + γ": of_told[0]}
+        prototype["gaussian", 1]["σ"] = sigma[0].removeprefix("0")
+        for (law, k), of_channel in prototype.items():
             row = closed.get((law, epsilon, k))
             if row is None:
                 continue
@@ -655,20 +655,22 @@ def privacy_entries(table: pa.Table) -> dict[str, tuple[str, str]]:
 
 
 def best_k_entries(table: pa.Table) -> dict[str, tuple[str, str]]:
-    """Return the entries of the sheet's list of best k, each with ours, by name."""
+    """Return the entries of the prototype's list of best k, each with ours, by name."""
     entries = {}
     for row in table.to_pylist():
-        sheet = SHEET_BEST_K[row["num_classes"], row["scale"]]
+        prototype = PROTOTYPE_BEST_K[row["num_classes"], row["scale"]]
         where = f"C = {row['num_classes']}, σ = {row['scale']:g}: k by"
         for by, printed, ours in zip(
-            ("Δ + γ", "D"), sheet, (row["by_sum"], row["by_divergence"]), strict=True
+            ("Δ + γ", "D"), prototype, (row["by_sum"], row["by_divergence"]), strict=True
         ):
             entries[f"{where} {by}"] = (str(printed), str(ours))
     return entries
 
 
-def _claims_of_sheet_tables(tables: results.Tables, config: dict[str, Any]) -> list[dict[str, str]]:
-    """Return how many printed entries of the sheet's two tables come out."""
+def _claims_of_prototype_tables(
+    tables: results.Tables, config: dict[str, Any]
+) -> list[dict[str, str]]:
+    """Return how many printed entries of the prototype's two tables come out."""
     compared = {
         "the smallest Δ + γ and the largest D are at these k, for Gaussian noise": best_k_entries(
             tables["best_k"]
@@ -679,9 +681,10 @@ def _claims_of_sheet_tables(tables: results.Tables, config: dict[str, Any]) -> l
         compared = {"Δ and Δ + γ of private labels at each ε (ten classes)": entries} | compared
     claims = []
     for statement, entries in compared.items():
-        other = {name for name, (sheet, ours) in entries.items() if sheet != ours}
+        other = {name for name, (prototype, ours) in entries.items() if prototype != ours}
         listed = "; ".join(
-            f"{name} is {entries[name][1]} (sheet: {entries[name][0]})" for name in sorted(other)
+            f"{name} is {entries[name][1]} (prototype: {entries[name][0]})"
+            for name in sorted(other)
         )
         misprinted = len(MISPRINTS & set(entries))
         claims.append(
@@ -689,7 +692,7 @@ def _claims_of_sheet_tables(tables: results.Tables, config: dict[str, Any]) -> l
                 "B6",
                 statement,
                 source="derived here",
-                expected=f"the sheet's {len(entries)} entries to the printed digits"
+                expected=f"the prototype's {len(entries)} entries to the printed digits"
                 + (f", but for {misprinted} with a wrong last digit" if misprinted else ""),
                 ours=f"{len(entries) - len(other)} of {len(entries)}",
                 met=other <= MISPRINTS,
@@ -702,7 +705,7 @@ def _claims_of_sheet_tables(tables: results.Tables, config: dict[str, Any]) -> l
 
 
 def _claims_of_students(students: dict[str, np.ndarray], config: dict[str, Any]) -> list[dict]:
-    """Return how students of noise compare with the sheet's, with theory, and with raw vectors."""
+    """Return how students of noise compare with the prototype, theory, and raw vectors."""
     accuracy = mean_over_seeds(students["test_accuracy"])
     closed = predicted(students, config["num_classes"])
     of_sets = accuracy[:, :, 1:].ravel()
@@ -736,30 +739,30 @@ def _claims_of_students(students: dict[str, np.ndarray], config: dict[str, Any])
     ]
     if config["dataset"] != "digits":
         return claims
-    claims += _claims_of_sheet_students(students["test_accuracy"], config)
+    claims += _claims_of_prototype_students(students["test_accuracy"], config)
     return claims + ([_claim_of_raw(accuracy, config)] if {1, 3} <= {*config["ks"]} else [])
 
 
-def _claims_of_sheet_students(accuracy: np.ndarray, config: dict[str, Any]) -> list[dict]:
-    """Return how the students compare with those the sheet reports, one seed each."""
+def _claims_of_prototype_students(accuracy: np.ndarray, config: dict[str, Any]) -> list[dict]:
+    """Return how the students compare with those the prototype reports, one seed each."""
     place = {
         **{("scale", scale): number for number, scale in enumerate(config["scales"])},
         **{("k", k): number for number, k in enumerate([RAW, *config["ks"]])},
     }
-    sheet = {
+    prototype = {
         (law, scale, k): value
-        for (law, scale), of_ks in SHEET_ACCURACY.items()
+        for (law, scale), of_ks in PROTOTYPE_ACCURACY.items()
         for k, value in of_ks.items()
-    } | {("gaussian", scale, RAW): value for scale, value in SHEET_RAW_ACCURACY.items()}
+    } | {("gaussian", scale, RAW): value for scale, value in PROTOTYPE_RAW_ACCURACY.items()}
     found = {
         (law, scale, k): accuracy[LAWS.index(law), place["scale", scale], place["k", k]]
-        for law, scale, k in sheet
+        for law, scale, k in prototype
         if ("scale", scale) in place and ("k", k) in place
     }
     if not found:
         return []
-    gaps = {cell: abs(ours.mean() - sheet[cell]) for cell, ours in found.items()}
-    # The sheet has one seed: three standard deviations of a seed hold another one, five of them
+    gaps = {cell: abs(ours.mean() - prototype[cell]) for cell, ours in found.items()}
+    # The prototype has one seed: three standard deviations of a seed hold another one, five of them
     # known, with chance 0.95.
     near = {
         cell: gaps[cell] <= max(0.03, 3 * ours.std(ddof=1) if len(ours) > 1 else 0)
@@ -769,11 +772,11 @@ def _claims_of_sheet_students(accuracy: np.ndarray, config: dict[str, Any]) -> l
     return [
         results.claim(
             "B6",
-            "students of noisy digits: the sheet's accuracies, by law, scale and k, and raw",
+            "students of noisy digits: the prototype's accuracies, by law, scale and k, and raw",
             source="derived here",
-            expected="each within 3 points, or 3 s.d. of a seed where that is more (sheet: 1 seed)",
+            expected="each within 3 points, or 3 s.d. of a seed where that is more (its: 1 seed)",
             ours=f"{sum(near.values())} of {len(near)}; furthest is {_cell(*furthest)}: "
-            f"{results.mean_and_spread(found[furthest])}, sheet {sheet[furthest]}",
+            f"{results.mean_and_spread(found[furthest])}, prototype {prototype[furthest]}",
             met=all(near.values()),
         ),
     ]

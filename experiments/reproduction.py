@@ -123,9 +123,9 @@ def _section(
     """Return the part of one experiment: provenance, table, figures."""
     lines = [f"## {title}", "", f"[`experiments/{name}.py`](../experiments/{name}.py)", ""]
     for summary in summaries:
-        versions = summary["versions"]
+        versions, runs = summary["versions"], sum(summary["runs"].values())
         lines.append(
-            f"- `{summary['config']['preset']}`: {sum(summary['runs'].values()):,} runs in "
+            f"- `{summary['config']['preset']}`: {f'{runs:,} runs, ' if runs else ''}"
             f"{summary['wall_seconds']:,.0f} s on {summary['device']}, {summary['date'][:10]}, "
             f"Python {versions['python']}, jax {versions['jax']}"
         )

@@ -149,7 +149,7 @@ def provenance(tables: Tables) -> dict[str, Any]:
     noted = {name: sweep.metadata(table) for name, table in tables.items()}
     main = noted["results"]
     return {
-        "runs": {name: note["runs"] for name, note in noted.items()},
+        "runs": {name: note["runs"] for name, note in noted.items() if "compile_seconds" in note},
         "wall_seconds": round(sum(note["wall_seconds"] for note in noted.values()), 2),
         "compile_seconds": round(sum(note.get("compile_seconds", 0) for note in noted.values()), 2),
         **{name: main[name] for name in ("device", "date", "git_revision", "versions", "config")},
@@ -171,7 +171,7 @@ def claim(
     """Return one row of the reproduction table, its verdict included.
 
     Args:
-      identifier: B1 … B9.
+      identifier: B1 … B9, or `labels`.
       statement: what is claimed, in one sentence.
       source: whose claim it is: "paper", "paper (secondary source)", "derived here",
         "reconstructed".
@@ -234,7 +234,8 @@ def timing_line(summary: Mapping[str, Any]) -> str:
     """Return how much was trained in what time, where."""
     runs = sum(summary["runs"].values())
     return (
-        f"{runs:,} runs in {summary['wall_seconds']:.1f} s, of which compilation "
+        (f"{runs:,} runs in " if runs else "")
+        + f"{summary['wall_seconds']:.1f} s, of which compilation "
         f"{summary['compile_seconds']:.1f} s, on {summary['device']}"
     )
 

@@ -15,7 +15,7 @@ summary.json} in about 2 minutes on two cores: 600 students in rounds (20, 50 an
 
 To expect (derived here): test accuracy from 0.64 to 0.68 over five rounds with 20 labels, from 0.82
 to 0.86 with 50, from 0.89 to 0.91 with 100, within two standard deviations of the single seed of
-our specification ("the sheet"). Φ takes 50 and 100 labels to 0.96 within four rounds and lets 20
+an earlier prototype. Φ takes 50 and 100 labels to 0.96 within four rounds and lets 20
 labels collapse. Neither happens: a real round moves accuracy by 0.01 to 0.03. The reason can be
 seen. A student of the very same labels, shuffled among the rows of each true class, gains 0.06 to
 0.11 in one round; with 50 and 100 labels it lands near Φ, with 20 between the two readings of it
@@ -23,7 +23,7 @@ that are explained below. Pseudo-labels are a function of the image, so like ima
 mistake, and no majority is there to outvote it.
 
 Labelled rows are drawn at random, not equally many of each class: 20 labels of two a class give
-0.76, far from the sheet's 0.61. In round 0 they are repeated up to the length of the training set,
+0.76, far from the prototype's 0.61. In round 0 they are repeated to the length of the training set,
 so that batches are full and epochs equally long in all rounds; later they keep their true labels.
 Students stop early on validation rows, which are labelled: the protocol is generous there.
 
@@ -61,8 +61,8 @@ from jsoft import datasets, indicators, losses, networks, sweep, targets, theory
 
 Map = Callable[[Any], np.ndarray]  # from accuracies to those of the next round
 
-# The sheet's single seed on digits: Δ + γ of its pseudo-labels, and test accuracy by round.
-SHEET = {
+# The prototype's single seed on digits: Δ + γ of its pseudo-labels, and test accuracy by round.
+PROTOTYPE = {
     20: (0.985, (0.610, 0.623, 0.623, 0.627, 0.627)),
     50: (0.62, (0.803, 0.820, 0.820, 0.820, 0.823)),
     100: (0.25, (0.883, 0.910, 0.907, 0.923, 0.910)),
@@ -76,7 +76,7 @@ class Cells(NamedTuple):
       concentration: c, the share of errors that goes to the likeliest wrong class.
       name: c as one writes it.
       num_votes: N, labels in a cell.
-      starts: accuracies of round 0, each with the rounds that the sheet gives after it.
+      starts: accuracies of round 0, each with the rounds that the prototype gives after it.
     """
 
     concentration: float
@@ -490,7 +490,7 @@ def summarise(tables: results.Tables) -> dict[str, Any]:
     return {
         "claims": [
             *_claims_of_the_cells(),
-            *(_claims_of_the_sheet(rounds) if digits else []),
+            *(_claims_of_the_prototype(rounds) if digits else []),
             _claim_of_the_surface(surface, config["surface_seeds"]),
             _claim_of_the_limit(rounds, maps),
             _claim_of_the_copies(rounds),
@@ -559,7 +559,7 @@ def _claims_of_the_cells() -> list[dict[str, str]]:
             expected="; ".join(expected) + " (to the printed digits)",
             ours="; ".join(ours),
             met=ours == expected,
-            reason="the sheet's are simulated, ours exact",
+            reason="the prototype's are simulated, ours exact",
         ),
         results.claim(
             "B7",
@@ -573,13 +573,13 @@ def _claims_of_the_cells() -> list[dict[str, str]]:
     ]
 
 
-def _claims_of_the_sheet(rounds: Rounds) -> list[dict[str, str]]:
-    """Return the claims on measured rounds, for the numbers of labels that the sheet has."""
+def _claims_of_the_prototype(rounds: Rounds) -> list[dict[str, str]]:
+    """Return the claims on measured rounds, for the numbers of labels that the prototype has."""
     claims = []
     for i, number in enumerate(rounds.labels):
-        if number not in SHEET:
+        if number not in PROTOTYPE:
             continue
-        total, printed = SHEET[number]
+        total, printed = PROTOTYPE[number]
         mean, spread = _mean(rounds.test)[i], _spread(rounds.test)[i]
         both = min(len(printed), len(mean))
         near = np.abs(mean[:both] - printed[:both]) <= 2 * spread[:both]
@@ -591,13 +591,13 @@ def _claims_of_the_sheet(rounds: Rounds) -> list[dict[str, str]]:
                 f"test accuracy in rounds 0, 1, …, {number} labels",
                 source="derived here",
                 expected=", ".join(f"{a:.3f}" for a in printed)
-                + ": one seed of the sheet; each round, and the gain from first to last, within "
-                "2 s.d. of ours",
+                + ": one seed of a prototype; each round, and the gain from first to "
+                "last, within 2 s.d. of ours",
                 ours=", ".join(f"{a:.3f}" for a in mean)
                 + f", s.d. {spread.min():.3f} to {spread.max():.3f}; gain "
                 + results.mean_and_spread(gain),
                 met=bool(near.all() and near_gain),
-                reason="labelled rows drawn at random; the sheet does not say how it drew them",
+                reason="labelled rows drawn at random; the prototype does not say how it drew them",
             )
         )
         sums = (rounds.unreliability + rounds.ambiguity)[i, :, 0]
@@ -606,7 +606,7 @@ def _claims_of_the_sheet(rounds: Rounds) -> list[dict[str, str]]:
                 "B7",
                 f"Δ + γ of the labels that round 0 gives, {number} labels",
                 source="derived here",
-                expected=f"{total}: one seed of the sheet, within 2 s.d. of ours",
+                expected=f"{total}: one seed of the prototype, within 2 s.d. of ours",
                 ours=results.mean_and_spread(sums),
                 met=bool(abs(sums.mean() - total) <= 2 * sums.std(ddof=1)),
             )
@@ -714,7 +714,7 @@ def plot(tables: results.Tables) -> Figure:
     rounds, surface = measured_rounds(tables["results"]), fit_surface(tables["surface"])
     figure = plt.figure(figsize=(7.2, 6.4), layout="constrained")
     panels: Any = figure.subplots(2, 2)
-    _plot_rounds(panels[0, 0], rounds, with_sheet=config["dataset"] == "digits")
+    _plot_rounds(panels[0, 0], rounds, with_prototype=config["dataset"] == "digits")
     _plot_surface(panels[0, 1], surface, rounds, config["num_classes"])
     _plot_map(panels[1, 0], surface, rounds)
     _plot_cells(panels[1, 1])
@@ -726,8 +726,8 @@ def _coloured(rounds: Rounds) -> Iterator[tuple[int, int, str]]:
     yield from zip(range(len(rounds.labels)), rounds.labels, itertools.cycle(COLOURS))
 
 
-def _plot_rounds(axes: Axes, rounds: Rounds, *, with_sheet: bool) -> None:
-    """Draw accuracy by round, the sheet's numbers, and what shuffled labels would teach."""
+def _plot_rounds(axes: Axes, rounds: Rounds, *, with_prototype: bool) -> None:
+    """Draw accuracy by round, the prototype's numbers, and what shuffled labels would teach."""
     seeds, count = rounds.test.shape[1:]
     number = np.arange(count)
     mean, spread = _mean(rounds.test), _spread(rounds.test)
@@ -738,8 +738,8 @@ def _plot_rounds(axes: Axes, rounds: Rounds, *, with_sheet: bool) -> None:
         axes.plot(number, mean[i], "o-", color=colour, ms=3, lw=1.2)
         axes.plot(number, _mean(rounds.unlabelled)[i], ":", color=colour, lw=0.8)
         axes.plot(number + 1, shuffled[i], "D", color=colour, mfc="white", ms=3)
-        if with_sheet and labels in SHEET:
-            printed = SHEET[labels][1][:count]
+        if with_prototype and labels in PROTOTYPE:
+            printed = PROTOTYPE[labels][1][:count]
             axes.plot(number[: len(printed)], printed, "x", color=colour, ms=4)
         _write(axes, f"{labels} labels", (0, mean[i, 0]), (-5, 0), color=colour, ha="right")
     explained = {
@@ -747,8 +747,8 @@ def _plot_rounds(axes: Axes, rounds: Rounds, *, with_sheet: bool) -> None:
         ":": "unlabelled rows",
         "D": "test rows, had the labels of the round before been\nshuffled within each true class",
     }
-    if with_sheet:
-        explained["x"] = "test rows, one seed of the sheet"
+    if with_prototype:
+        explained["x"] = "test rows, one seed of the prototype"
     for style, text in explained.items():
         face = "white" if style == "D" else None
         axes.plot([], [], style, color="0.3", mfc=face, ms=3, lw=1, label=text)

@@ -131,13 +131,13 @@ def test_simulated_ranks_are_those_of_the_top_k_sets():
         np.testing.assert_allclose(simulated["simulated_ambiguity"], joined, atol=1e-6)
 
 
-def test_sheet_tables_differ_only_where_the_sheet_is_misprinted(tmp_path):
+def test_prototype_tables_differ_only_where_the_prototype_is_misprinted(tmp_path):
     digits = additive_noise.PRESETS["digits"]
     mechanisms = additive_noise._mechanisms(digits, 10, {}, tmp_path)
     entries = additive_noise.privacy_entries(mechanisms)
     entries |= additive_noise.best_k_entries(additive_noise._best_k({}, tmp_path))
     assert len(entries) == 50 + 16
-    differing = {name for name, (sheet, ours) in entries.items() if sheet != ours}
+    differing = {name for name, (prototype, ours) in entries.items() if prototype != ours}
     assert differing == additive_noise.MISPRINTS
 
 

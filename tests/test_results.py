@@ -65,9 +65,9 @@ def test_summary_adds_where_numbers_come_from(tmp_path):
     summary = results.write(*experiment(tmp_path), tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == summary
     assert summary["experiment"] == "bounds"
-    assert summary["runs"] == {"results": 2}
+    assert summary["runs"] == {}  # rows of a table that no sweep made are no runs
     assert "[met] B1  x|y" in results.claim_lines(summary)
-    assert "2 runs in" in results.timing_line(summary)
+    assert results.timing_line(summary).endswith(f"on {summary['device']}")
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,7 @@ def test_bad_options_are_refused(options, message, tmp_path):
         self_training.run(config, tmp_path)
 
 
-def test_a_users_own_images_go_through_without_claims_of_the_sheet(tmp_path):
+def test_a_users_own_images_go_through_without_claims_of_the_prototype(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(240) % 4
     images = (rng.random((240, 6)) + np.eye(4, 6)[labels]).astype(np.float32)
@@ -276,15 +276,15 @@ def test_a_users_own_images_go_through_without_claims_of_the_sheet(tmp_path):
 
 @pytest.mark.slow
 def test_digits_rounds_are_slower_than_their_labels_allow(tmp_path):
-    """§4.3 on digits, six seeds: the sheet's rounds, and the reason why they are slow."""
+    """§4.3 on digits, six seeds: the prototype's rounds, and the reason why they are slow."""
     config = dataclasses.replace(
         self_training.PRESETS["digits"], seeds=6, rounds=3, levels=2, surface_seeds=2
     )
     rounds = self_training.measured_rounds(self_training.run(config, tmp_path)["results"])
-    # One seed of 20 labels has an s.d. of 0.07, of 50 0.045, of 100 0.03: the sheet's single seed
+    # One seed of 20 labels has an s.d. of 0.07, of 50 0.045, of 100 0.03: the single printed seed
     # and the mean of six differ by an s.d. of 1.08 times that; 3 of them, and 0 of 3 should fail.
     spread = np.array([0.07, 0.045, 0.03])
-    first = np.array([printed[0] for _, printed in self_training.SHEET.values()])
+    first = np.array([printed[0] for _, printed in self_training.PROTOTYPE.values()])
     assert (np.abs(rounds.test[..., 0].mean(axis=1) - first) < 3 * 1.08 * spread).all()
     # A round gains 0.01 to 0.03; shuffled labels 0.05 to 0.08 more, with a standard error of 0.015
     more = rounds.shuffled[..., 0] - rounds.test[..., 1]
