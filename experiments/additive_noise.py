@@ -21,8 +21,9 @@ writes results/additive_noise/digits/: figure.png, figure.svg, summary.json, and
 825 students and 140 simulations in about a minute on two cores. To expect: closed forms within 4
 standard errors in all 21 settings; γ to 1e-6; the tables of private labels and of the best k that a
 prototype printed, to its digits, but for three misprints; Gaussian noise of σ = 0.5, 1, 2, 3
-teaches 0.94, 0.83, 0.55, 0.38 at k = 1, and 0.95, 0.87, 0.66, 0.47 at k = 3; Spearman's ρ of accuracy with D
-above 0.95. Students do best with larger sets than those of the largest D or the smallest Δ + γ.
+teaches 0.94, 0.83, 0.55, 0.38 at k = 1, and 0.95, 0.87, 0.66, 0.47 at k = 3; Spearman's ρ of
+accuracy with D above 0.95. Students do best with larger sets than those of the largest D or the
+smallest Δ + γ.
 
 Students: 64-128-10 perceptrons, stochastic gradient descent with momentum 0.9, learning rate 0.05
 falling along a cosine, L2 coefficient 1e-3, early stopping with patience 20. A seed is one draw of

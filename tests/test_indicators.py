@@ -392,8 +392,18 @@ def test_counts_stay_exact_beyond_two_to_the_24(jit):
 def test_long_batches_are_counted_in_blocks(monkeypatch):
     soft_labels, labels = draw(100, 4, levels=3)
     whole = indicators.measure(soft_labels, labels)
-    monkeypatch.setattr(indicators, "_BLOCK", 33)
+    monkeypatch.setattr(indicators, "_BLOCK_PER_CLASS", 8)  # blocks of 32
     chex.assert_trees_all_close(indicators.measure(soft_labels, labels), whole, atol=1e-6)
+
+
+def test_fractions_of_many_rows_keep_their_digits():
+    """One-hot labels, a tenth of them wrong, are all ties beyond the first place."""
+    labels = np.arange(50_000) % 10
+    given = np.where(labels == 0, 1, labels)  # class 0 is always called 1
+    measured = indicators.measure(np.eye(10, dtype=np.float32)[given], labels)
+    k = np.arange(1, 10)
+    np.testing.assert_allclose(measured.unreliability, 0.1 * (10 - k) / 9, atol=1.5e-5)
+    np.testing.assert_allclose(measured.ambiguity, 1, atol=1.5e-5)
 
 
 def test_update_traces_once_for_batches_of_one_shape():
