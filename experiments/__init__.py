@@ -24,7 +24,7 @@ def keep_compiled_programs() -> None:
     `~/.cache/jsoft/programs`, which may be deleted at any time. JAX_ENABLE_COMPILATION_CACHE=false
     turns it off.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(cache, "jsoft", "programs")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

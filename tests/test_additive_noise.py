@@ -113,7 +113,7 @@ def test_ambiguity_has_an_integral_of_its_own(tables):
     rows = columns(tables["theory"])
     shared = (rows["k"] - 1 + rows["unreliability"]) / (rows["num_classes"] - 1)
     np.testing.assert_allclose(rows["ambiguity"], shared, rtol=1e-12)
-    np.testing.assert_allclose(rows["integrated_ambiguity"], shared, atol=1e-6)  # §9, check 7
+    np.testing.assert_allclose(rows["integrated_ambiguity"], shared, atol=1e-6)
 
 
 def test_simulated_ranks_are_those_of_the_top_k_sets():
@@ -236,7 +236,7 @@ def test_unknown_preset_names_those_there_are(tmp_path):
 
 @pytest.mark.slow
 def test_closed_forms_agree_with_simulation_in_every_setting(tmp_path):
-    """§9, check 7, as the digits preset runs it: Δ and γ in 28 settings, 100,000 labels each.
+    """As the digits preset runs it: Δ and γ in 28 settings, 100,000 labels each.
 
     Four standard errors, for the 56 numbers are to agree all at once: of right ones 1 in 280 such
     tables would have one further away, and seeds are fixed.

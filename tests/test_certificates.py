@@ -42,7 +42,7 @@ def random_soft_labels(seed, n=240, num_classes=4, signal=2.0, levels=None):
     return values.astype(np.float32), labels
 
 
-# References: the formulas of the sheet, a loop over cells.
+# References: the formulas, a loop over cells.
 
 
 def reference_upper(c, n, alpha):
@@ -343,7 +343,7 @@ def test_split_ambiguity_with_one_confuser_per_class():
         split.append(certificates.split_ambiguity(values, labels, 3, jax.random.key(trial)))
         plug_in.append(float(indicators.measure(values, labels, max_k=3).ambiguity[2]))
     assert truth - 0.02 < np.mean(split) < truth + 0.01
-    assert truth + 0.035 < np.mean(plug_in) < truth + 0.075  # the sheet: 0.052
+    assert truth + 0.035 < np.mean(plug_in) < truth + 0.075  # printed: 0.052
 
 
 # Levels, by simulation. A share of T trials has a standard error of at most 0.5/√T.
@@ -530,7 +530,7 @@ def test_smallest_sample_is_seeded_and_has_the_power():
 @pytest.mark.parametrize(
     ("unreliability", "method", "least", "most"),
     [
-        # The sheet tried 300, 500, 1000, 2000, 3000 and 4000; its entry is the first to pass.
+        # The table tried 300, 500, 1000, 2000, 3000 and 4000; its entry is the first to pass.
         (0.2, "paper", 150, 330),
         (0.2, "class_conditional", 480, 1050),
         (0.2, "paired", 300, 550),
@@ -544,7 +544,7 @@ def test_smallest_sample_is_seeded_and_has_the_power():
         (0.6, "paired", 4000, 12000),
     ],
 )
-def test_smallest_sample_of_the_sheet(unreliability, method, least, most):
+def test_smallest_sample_as_printed(unreliability, method, least, most):
     key = jax.random.key(0)
     n = certificates.smallest_sample(unreliability, key, k=3, num_classes=10, method=method)
     assert least <= n <= most

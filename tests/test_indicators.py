@@ -107,7 +107,7 @@ def modes(soft_labels, k):
 @pytest.mark.parametrize("levels", [None, 2], ids=["no ties", "ties"])
 @pytest.mark.parametrize("ties", ["fractional", "random", "first"])
 def test_every_mode_has_k_members_and_the_identity_of_the_rows(k, levels, ties):
-    """Sum over i ≠ y of γ_{y,i} is k − 1 + Δ_y, so γ ≥ (k − 1 + max Δ_y)/(C − 1): sheet 1.2."""
+    """Sum over i ≠ y of γ_{y,i} is k − 1 + Δ_y, so γ ≥ (k − 1 + max Δ_y)/(C − 1)."""
     soft_labels, labels = draw(500, 6, levels=levels)
     members = np.asarray(modes(soft_labels, k)[ties], np.float64)
     np.testing.assert_allclose(members.sum(axis=1), k, atol=1e-6)

@@ -518,7 +518,7 @@ def test_bad_teacher_takes_a_traced_k():
     ids=["never first", "sliding on the tie", "always first"],
 )
 def test_design_rule_on_free_logits(punishment, random, accuracy, true_probability):
-    """Sheet §9.8: full memorisation without a network, C = 10, k = 3; Δ = 0 in all regimes."""
+    """Full memorisation without a network, C = 10, k = 3; Δ = 0 in all regimes."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 300)
     wrong = np.zeros((300, 10), bool)

@@ -61,6 +61,26 @@ def test_save_refuses_a_file_of_another_configuration(tmp_path):
     assert pq.read_table(path)["x"].to_pylist() == [2.0]
 
 
+def test_settled_figures_keep_to_six_digits():
+    figure = plt.figure(figsize=(4, 3), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1.3, 1])
+    left.subplots().set(xlabel="x", ylabel="y", title="one")
+    image = right.subplots().imshow(np.eye(3))
+    right.colorbar(image)
+    results._settle(figure, dpi=300)
+    boxes = [left.bbox_relative, right.bbox_relative]
+    boxes += [axes.get_position(original=True) for axes in figure.axes]
+    settled = np.array([box.get_points() for box in boxes])
+    np.testing.assert_array_equal(settled, settled.round(6))
+    assert (settled >= 0).all()
+    assert (settled <= 1).all()
+    figure.draw_without_rendering()  # lays nothing out again
+    again = [left.bbox_relative, right.bbox_relative]
+    again += [axes.get_position(original=True) for axes in figure.axes]
+    np.testing.assert_array_equal(settled, [box.get_points() for box in again])
+    plt.close(figure)
+
+
 def test_summary_adds_where_numbers_come_from(tmp_path):
     summary = results.write(*experiment(tmp_path), tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == summary

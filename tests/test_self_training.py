@@ -276,7 +276,7 @@ def test_a_users_own_images_go_through_without_claims_of_the_prototype(tmp_path)
 
 @pytest.mark.slow
 def test_digits_rounds_are_slower_than_their_labels_allow(tmp_path):
-    """§4.3 on digits, six seeds: the prototype's rounds, and the reason why they are slow."""
+    """On digits, six seeds: the prototype's rounds, and the reason why they are slow."""
     config = dataclasses.replace(
         self_training.PRESETS["digits"], seeds=6, rounds=3, levels=2, surface_seeds=2
     )
