@@ -16,6 +16,7 @@ reproduce: .venv/ready  ## Every experiment on digits, then docs/reproduction.md
 
 figures: .venv/ready  ## Every figure again, from the tables under docs/results and results
 	@for folder in $(wildcard docs/results/*/*/ results/*/*/); do \
+	  [ -f $$folder/results.parquet ] || continue; \
 	  name=$$(basename $$(dirname $$folder)); preset=$$(basename $$folder); \
 	  $(BIN)/python -m experiments.$$name --preset $$preset --plot-only --out $$folder || exit 1; \
 	done

@@ -195,7 +195,7 @@ PRESETS = {
         settings=("A",),
         seeds=1,
         splits=1,
-        snapshots=(1, 3, 10, 30, 100),
+        snapshots=(1, 3, 10, 30, 100, 200),
         student_epochs=30,
         free_logits=0,
     ),

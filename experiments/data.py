@@ -24,7 +24,7 @@ def load_splits(
       rows: training rows to keep, the first of the shuffled ones; all by default.
 
     Raises:
-      ValueError: as `datasets.load`; fewer training rows than asked for.
+      ImportError, ValueError: as `datasets.load`; fewer training rows than asked for.
 
     >>> [split.train.labels.shape for split in load_splits("digits", splits=2, rows=100)]
     [(100,), (100,)]
@@ -33,9 +33,14 @@ def load_splits(
         source, folder = str(data), None
     else:
         source, folder = name, data
-    sets = [
-        datasets.load(source, key=jax.random.key(split), data_dir=folder) for split in range(splits)
-    ]
+    try:
+        sets = [
+            datasets.load(source, key=jax.random.key(split), data_dir=folder)
+            for split in range(splits)
+        ]
+    except (ImportError, ValueError) as error:
+        error.add_note("The presets tiny and digits run without any data.")
+        raise
     if rows is None:
         return sets
     there = len(sets[0].train.labels)

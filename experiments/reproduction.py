@@ -5,7 +5,8 @@
 copies what the experiments left under results/ (all presets but `tiny`) to docs/results/, and
 writes docs/reproduction.md from the summaries there. `make reproduce` runs the digits presets
 first, in less than 40 minutes on two cores. Nothing is computed or judged here: verdicts are those
-of the summaries, and a claim whose experiment left no summary is listed as not run.
+of the summaries; claims at the paper's scale that left no summary are listed as not run, and an
+experiment without any is named.
 """
 
 from __future__ import annotations
@@ -61,14 +62,19 @@ def publish(results: Path, docs: Path) -> None:
     for summary in sorted(results.glob("*/*/summary.json")):
         experiment, preset = summary.parts[-3:-1]
         if experiment in EXPERIMENTS and preset != "tiny":
-            shutil.copytree(summary.parent, docs / experiment / preset, dirs_exist_ok=True)
+            shutil.rmtree(docs / experiment / preset, ignore_errors=True)
+            shutil.copytree(
+                summary.parent,
+                docs / experiment / preset,
+                ignore=shutil.ignore_patterns("*.parts", "*.part"),
+            )
 
 
 def page(docs: Path) -> str:
     """Return the page in Markdown, from the summaries under `docs`."""
-    summaries = {
+    summaries: dict[str, list[dict[str, Any]]] = {
         experiment: [
-            json.loads(path.read_text(encoding="utf-8"))
+            {**json.loads(path.read_text(encoding="utf-8")), "preset": path.parent.name}
             for path in sorted(docs.glob(f"{experiment}/*/summary.json"), key=_digits_first)
         ]
         for experiment in EXPERIMENTS
@@ -77,7 +83,7 @@ def page(docs: Path) -> str:
         name: [_row(s, c) for s in found for c in s["claims"]] for name, found in summaries.items()
     }
     for experiment, preset, identifier, claim, source, number in PAPER_SCALE:
-        if not any(found["config"]["preset"] == preset for found in summaries[experiment]):
+        if not any(found["preset"] == preset for found in summaries[experiment]):
             rows[experiment].append(
                 {
                     "id": identifier,
@@ -97,6 +103,8 @@ def page(docs: Path) -> str:
         for name, title in EXPERIMENTS.items()
         if rows[name]
     ]
+    absent = [title for name, title in EXPERIMENTS.items() if not summaries[name]]
+    sections += [f"No results yet: {', '.join(absent)}.\n"] if absent else []
     return "\n".join([_HEAD.format(counted=counted), *sections])
 
 
@@ -125,14 +133,14 @@ def _section(
     for summary in summaries:
         versions, runs = summary["versions"], sum(summary["runs"].values())
         lines.append(
-            f"- `{summary['config']['preset']}`: {f'{runs:,} runs, ' if runs else ''}"
+            f"- `{summary['preset']}`: {f'{runs:,} runs, ' if runs else ''}"
             f"{summary['wall_seconds']:,.0f} s on {summary['device']}, {summary['date'][:10]}, "
             f"Python {versions['python']}, jax {versions['jax']}"
         )
     lines += ["", f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
     lines += [f"| {' | '.join(_cell(row[column]) for column in _COLUMNS)} |" for row in rows]
     for summary in summaries:
-        preset = summary["config"]["preset"]
+        preset = summary["preset"]
         lines += ["", f"![{title}, preset {preset}](results/{name}/{preset}/figure.png)"]
     return "\n".join([*lines, ""])
 
@@ -142,7 +150,7 @@ def _row(summary: dict[str, Any], claim: dict[str, str]) -> dict[str, str]:
     reason = f"<br>{claim['reason']}" if claim["reason"] else ""
     return {
         **claim,
-        "command": f"`{summary['experiment']} --preset {summary['config']['preset']}`",
+        "command": f"`{summary['experiment']} --preset {summary['preset']}`",
         "ours": claim["ours"] + reason,
     }
 

@@ -27,10 +27,10 @@ def write_sweep(folder: Path, sweep: Mapping[str, Any]) -> None:
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:
-    """Return which sweep the chunks in the folder belong to; None if there are none."""
+    """Return which sweep the chunks in the folder belong to; None if that is not to be told."""
     try:
         return json.loads((folder / SWEEP).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
 
 

@@ -25,7 +25,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jax import lax
 from jax.experimental import multihost_utils
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend import core
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from tqdm import tqdm
@@ -102,9 +102,9 @@ def run(
     is: remove it to compute it anew. On one kind of machine, with the same batch size and number
     of devices, an interruption changes no bit of the table.
 
-    Under `jax.distributed`, every process calls this with the same arguments; each computes a share
-    of the chunks on its own devices, and all return the whole table. `path` then has to be on a
-    disk that all of them see.
+    One call at a time may write to a path. Under `jax.distributed`, every process makes the same
+    call; each computes a share of the chunks on its own devices, and all return the whole table.
+    `path` then has to be on a disk that all of them see.
 
     Args:
       train: pure function of `(point, key)`; `point` holds a scalar for each column of `points`.
@@ -157,6 +157,8 @@ def run(
         folder = path.with_name(f"{path.name}.parts")
         finished = _check_file(path, identity)
         if finished is not None:
+            if jax.process_index() == 0:
+                _chunks.remove(folder)  # a kill between the table and this may have left it
             return finished
         chunks = _resume(folder, identity, num_runs, names)
     elif jax.process_count() > 1:
@@ -169,13 +171,14 @@ def run(
         compiled = _compile(program, names, columns, devices, batch_size, chunk_size)
         bar.set_description(compiled.memory)
         bar.reset()  # the rate is that of the runs
-        bar.initial = bar.n = num_runs - len(missing)
+        bar.initial = bar.n = bar.last_print_n = num_runs - len(missing)
         bar.refresh()
         try:
-            for rows in _share(missing, compiled.chunk_size):
-                chunks.append(_run_chunk(compiled, columns, rows))
+            for rows in _share(missing, _least_of_all(compiled.chunk_size)):
+                chunk = _run_chunk(compiled, columns, rows)
                 if folder is not None:
-                    _chunks.write(folder, chunks[-1])
+                    _chunks.write(folder, chunk)
+                chunks.append(chunk)
                 bar.update(len(rows))
                 if watch is not None:
                     bar.set_postfix_str(_range_of(watch, chunks))
@@ -186,7 +189,13 @@ def run(
         assert folder is not None
         _wait_for_all("runs")
         chunks, _ = _chunks.read(folder, num_runs, names)
-    order = np.argsort(_rows(chunks))
+        _wait_for_all("read")  # before the first process removes them
+    found, order = np.unique(_rows(chunks), return_index=True)
+    if len(found) < num_runs:
+        raise RuntimeError(
+            f"path: {num_runs - len(found)} runs have vanished from {folder} while others were "
+            "computed; the same command computes them"
+        )
     metrics = {
         name: np.concatenate([chunk.metrics[name] for chunk in chunks])[order] for name in names
     }
@@ -273,7 +282,7 @@ class _Compiled(NamedTuple):
     seconds: float
 
 
-def _trace(train: Train, columns: dict[str, np.ndarray]) -> tuple[ClosedJaxpr, list[str]]:
+def _trace(train: Train, columns: dict[str, np.ndarray]) -> tuple[core.ClosedJaxpr, list[str]]:
     """Return the program of one run, from a flat point to flat metrics, and the metrics' names."""
     point = {name: jax.ShapeDtypeStruct((), column.dtype) for name, column in columns.items()}
     program, metrics = jax.make_jaxpr(
@@ -283,22 +292,38 @@ def _trace(train: Train, columns: dict[str, np.ndarray]) -> tuple[ClosedJaxpr, l
     return program, list(metrics)
 
 
-def _fingerprint(program: ClosedJaxpr) -> str:
+def _fingerprint(program: core.ClosedJaxpr) -> str:
     """Return a fingerprint of what a run computes, data included."""
     digest = hashlib.blake2b(digest_size=8)
     digest.update(re.sub(r"0x[0-9a-f]+", "", str(program)).encode())  # addresses of functions
-    for constant in program.consts:
+    for constant in _constants(program):
+        if jax.dtypes.issubdtype(getattr(constant, "dtype", np.float32), jax.dtypes.prng_key):
+            constant = jax.random.key_data(constant)
         digest.update(np.ascontiguousarray(constant).tobytes())
     return digest.hexdigest()
 
 
+def _constants(program: Any) -> Iterator[Any]:
+    """Yield the arrays that a program holds, those of the programs inside it too."""
+    if isinstance(program, core.ClosedJaxpr):
+        yield from program.consts
+        program = program.jaxpr
+    if isinstance(program, core.Jaxpr):
+        for equation in program.eqns:
+            yield from (x.val for x in equation.invars if isinstance(x, core.Literal))
+            for part in jax.tree.leaves(
+                equation.params, is_leaf=lambda x: isinstance(x, core.ClosedJaxpr | core.Jaxpr)
+            ):
+                yield from _constants(part)
+
+
 def _mapped(
-    program: ClosedJaxpr, names: list[str], devices: list[jax.Device], batch_size: int
+    program: core.ClosedJaxpr, names: list[str], devices: list[jax.Device], batch_size: int
 ) -> jax.stages.Wrapped:
     """Return the compilable program from points `[runs]` to metrics `[runs, ...]`."""
 
     def one(point: Point) -> dict[str, jax.Array]:
-        return dict(zip(names, jaxpr_as_fun(program)(*jax.tree.leaves(point)), strict=True))
+        return dict(zip(names, core.jaxpr_as_fun(program)(*jax.tree.leaves(point)), strict=True))
 
     def one_device(points: Point) -> dict[str, jax.Array]:
         # vmap over a single run would only pad every array with an axis of one.
@@ -314,7 +339,7 @@ def _mapped(
 
 
 def _compile(
-    program: ClosedJaxpr,
+    program: core.ClosedJaxpr,
     names: list[str],
     columns: dict[str, np.ndarray],
     devices: list[jax.Device],
@@ -337,7 +362,7 @@ def _compile(
         fits = max(1, free // per_run) if per_run and free else None
         if batch_size != "auto" or fits is None or tried <= fits:
             break
-        tried = fits
+        tried = max(1, min(fits, tried // 2))  # some memory does not depend on the batch
     memory = f"{tried} × {len(devices)} at a time, {per_run / 1e6:.3g} MB each"
     if fits is not None:
         memory += f", memory for {fits:,}"
@@ -386,11 +411,12 @@ def _resume(
     there = _chunks.read_sweep(folder)
     if there is not None:
         _check_identity(folder, there, identity)
-    chunks, damaged = _chunks.read(folder, num_runs, names)
+    chunks, damaged = ([], 0) if there is None else _chunks.read(folder, num_runs, names)
     if damaged:
         _LOG.warning("%d damaged chunks in %s are computed again", damaged, folder)
     _wait_for_all("start")  # so that all processes have seen the same chunks
     if there is None and jax.process_index() == 0:
+        _chunks.remove(folder)  # chunks of nobody knows which sweep
         _chunks.write_sweep(folder, identity)
     _wait_for_all("begin")
     return chunks
@@ -414,6 +440,13 @@ def _kept(folder: Path | None, chunks: list[_chunks.Chunk], num_runs: int) -> st
         return "nothing is kept: the sweep has no path"
     done = len(np.unique(_rows(chunks)))
     return f"{done} of {num_runs} runs are kept in {folder}; the same command goes on from there"
+
+
+def _least_of_all(value: int) -> int:
+    """Return the least of the processes' values: all have to share out the same chunks."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.int32(value)).min())
 
 
 def _wait_for_all(stage: str) -> None:
@@ -511,9 +544,10 @@ def _check_metrics(metrics: Any, columns: dict[str, np.ndarray]) -> None:
 def _check_config(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return the configuration as it will be read back."""
     try:
-        return json.loads(json.dumps(config))
-    except TypeError as error:
-        raise TypeError(f"config: expected plain values that JSON can hold: {error}") from None
+        return json.loads(json.dumps(config, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        kind = type(error)
+        raise kind(f"config: expected plain values that JSON can hold: {error}") from None
 
 
 def _digest(columns: dict[str, np.ndarray]) -> str:

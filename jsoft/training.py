@@ -280,7 +280,6 @@ def train(
     ((5,), True)
     """
     images = jnp.asarray(images)
-    targets = targets if callable(targets) else jax.tree.map(jnp.asarray, targets)
     start, epoch = _training(
         network,
         loss,
@@ -357,9 +356,12 @@ def _training(
     _door.check_levels(momentum=momentum)
     _door.check_at_least(0, weight_decay=weight_decay)
     _door.check_whole(1, epochs=epochs, batch_size=batch_size)
-    _check(
-        network, loss, images, targets(jnp.int32(1)) if callable(targets) else targets, batch_size
-    )
+    draw = targets if callable(targets) else lambda _: targets
+
+    def targets_of(number: jax.Array) -> Any:
+        return jax.tree.map(jnp.asarray, draw(number))
+
+    _check(network, loss, images, targets_of(jnp.int32(1)), batch_size)
 
     steps = len(images) // batch_size
     optimizer = optax.chain(
@@ -373,7 +375,7 @@ def _training(
     init_key, order_key = jax.random.split(key)
 
     def epoch(state: tuple[Any, optax.OptState], number: jax.Array):
-        epoch_targets = targets(number) if callable(targets) else targets
+        epoch_targets = targets_of(number)
 
         def step(state: tuple[Any, optax.OptState], rows: jax.Array):
             params, optimizer_state = state

@@ -115,6 +115,9 @@ def test_splits_of_seeds_are_picked_inside_jit():
     assert data.fingerprint(sets) != data.fingerprint(sets[:1])
     with pytest.raises(ValueError, match="rows: expected 1 … 1198, the training rows of digits"):
         data.load_splits("digits", rows=1199)
+    with pytest.raises(ValueError, match="digits") as raised:
+        data.load_splits("digitz")
+    assert raised.value.__notes__ == ["The presets tiny and digits run without any data."]
 
 
 def test_reproduction_page_lists_what_ran_and_what_did_not(tmp_path):
@@ -127,7 +130,8 @@ def test_reproduction_page_lists_what_ran_and_what_did_not(tmp_path):
     page = reproduction.page(tmp_path / "docs")
     assert "x\\|y" in page
     assert "**3 not run (needs an accelerator), 1 met.**" in page
-    assert "(results/bounds/tiny/figure.png)" in page  # named by the configuration
+    assert "(results/bounds/digits/figure.png)" in page
+    assert "No results yet: Where students of candidate sets learn, Teachers" in page
     assert page.count("93.98 %") == 1
 
 

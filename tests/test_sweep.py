@@ -221,6 +221,13 @@ BAD = {
     "too large": (ValueError, "range of float32", scalars, {"scale": [1e300], "seed": [0]}, {}),
     "too small": (ValueError, "range of float32", scalars, {"scale": [1e-300], "seed": [0]}, {}),
     "config": (TypeError, "config: expected plain", scalars, POINTS, {"config": {"a": {1}}}),
+    "config NaN": (
+        ValueError,
+        "config: expected plain",
+        scalars,
+        POINTS,
+        {"config": {"a": float("nan")}},
+    ),
     "batch size": (ValueError, "batch_size, chunk_size: ", scalars, POINTS, {"batch_size": 0}),
     "chunk size": (ValueError, "batch_size, chunk_size: ", scalars, POINTS, {"chunk_size": 0}),
 }

@@ -234,7 +234,7 @@ def test_params_of_fit_are_those_of_the_reported_epoch():
 def test_targets_may_be_drawn_anew_in_every_epoch():
     labels = jnp.asarray(TRAIN.labels)
     fixed, _ = train()
-    same, _ = train(targets=lambda epoch: labels)
+    same, _ = train(targets=lambda epoch: TRAIN.labels)  # a NumPy array will do
     chex.assert_trees_all_equal(same, fixed)
     # Targets are those of the epoch's number: wrong ones after the first spoil what comes then.
     _, seen = train(targets=lambda epoch: jnp.where(epoch == 1, labels, (labels + 1) % 3))
