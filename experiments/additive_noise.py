@@ -1005,14 +1005,13 @@ def _plot_best_k(
 
 def report(summary: dict[str, Any]) -> str:
     """Return the summary as a person reads it."""
-    runs = {name: summary["runs"][name] for name in ("results", "theory")}
     rows = [("law", "scale", *next(iter(summary["test_accuracy"]["gaussian"].values())))]
     for law, of_scales in summary["test_accuracy"].items():
         for scale, of_ks in of_scales.items():
             rows.append((law, scale, *("-" if x is None else f"{x:.3f}" for x in of_ks.values())))
     table = "\n".join("".join(f"{cell:>9}" for cell in row) for row in rows)
     return f"""
-{results.timing_line({**summary, "runs": runs})}
+{results.timing_line(summary)}
 
 test accuracy, mean of {summary["seeds"]} seeds
 {table}

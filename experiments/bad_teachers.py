@@ -719,7 +719,7 @@ def _claims_of_the_prototype(runs: dict[str, Columns]) -> list[dict[str, str]]:
             results.claim(
                 "B2" if seeds > 1 else "B3",
                 f"teacher {name}" if seeds > 1 else f"ablation of teacher A: {name}",
-                source="derived here (prototype on the same data)",
+                source="derived here (prototype on digits)",
                 expected=", ".join(f"{key} {expected[key]:.3f}" for key in found)
                 + f" ({seeds} seed{'s' * (seeds > 1)}), each within the 99 % range that our spread "
                 "gives, or 0.02",
@@ -749,7 +749,7 @@ def _claims_of_redrawn(runs: dict[str, Columns]) -> list[dict[str, str]]:
                 "B3",
                 f"T redrawn in every epoch, a3 = {weights}: teachers stay right on their training "
                 "rows, and γ stays large",
-                source="derived here (prototype on the same data)",
+                source="derived here (prototype on digits)",
                 expected="training accuracy 0.99 to 1.00 and γ 0.44 to 0.89, each to 0.05",
                 ours="; ".join(
                     f"{_short(t)} and {_short(g)}" for t, g in zip(train, gamma, strict=True)
@@ -770,7 +770,7 @@ def _claims_of_redrawn(runs: dict[str, Columns]) -> list[dict[str, str]]:
             results.claim(
                 "B3",
                 f"{name}: the teacher collapses to 1/C, students learn nothing",
-                source="derived here (prototype on the same data)",
+                source="derived here (prototype on digits)",
                 expected="superset student at 0.10, to 0.10",
                 ours=f"{results.mean_and_spread(superset)}, Δ + γ = {_short(end['sum'])}, "
                 f"μ = {_short(end['mean_label_margin'])}",
@@ -844,13 +844,12 @@ def _claims_of_predictors(config: dict[str, Any], runs: dict[str, Columns]) -> l
             ),
             results.claim(
                 "B4",
-                "along the training of a teacher, Δ + γ says how its superset student will do, and "
-                "less of its raw student",
-                source="derived here (prototype on the same data, one seed: −0.85 and −0.41)",
-                expected="Spearman's ρ ≤ −0.75 (superset), above that (raw)",
-                ours=f"{results.mean_and_spread(along['superset'], 2)} and "
+                "along the training of a teacher, Δ + γ says how its superset student will do",
+                source="derived here (prototype on digits, one seed: −0.85; raw student −0.41)",
+                expected="Spearman's ρ ≤ −0.75",
+                ours=f"ρ = {results.mean_and_spread(along['superset'], 2)}; raw student "
                 f"{results.mean_and_spread(along['raw'], 2)}",
-                met=bool(along["superset"].mean() <= -0.75 < along["raw"].mean()),
+                met=bool(along["superset"].mean() <= -0.75),
             ),
         ]
     if len(runs) > 4:
@@ -866,7 +865,7 @@ def _claims_of_predictors(config: dict[str, Any], runs: dict[str, Columns]) -> l
             results.claim(
                 "B4",
                 f"between {len(runs)} teachers, Δ + γ and D say how superset students will do",
-                source="derived here (prototype on the same data, 11 teachers: −0.94 with Δ + γ)",
+                source="derived here (prototype on digits, 11 teachers: −0.94 with Δ + γ)",
                 expected="Spearman's ρ with Δ + γ ≤ −0.84",
                 ours=f"ρ = {rho['sum']:.2f} with Δ + γ, {rho['divergence']:.2f} with D, "
                 f"{rho['mean_label_margin']:.2f} with μ (means of {config['seeds']} seeds)",
