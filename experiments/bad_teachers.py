@@ -9,17 +9,20 @@ of the raw soft labels follow the mean label margin μ (derived here).
     python -m experiments.bad_teachers --preset digits
 
 writes results/bad_teachers/digits/{results.parquet,free_logits.parquet,figure.png,figure.svg,
-summary.json}: 70 teachers (14 settings × 5 seeds), looked at after 14 of their 200 epochs, and
-2,170 students, in about five minutes on two cores. To expect (derived here, in a prototype on the
+summary.json}: 75 teachers (15 settings × 5 seeds), looked at after 14 of their 200 epochs, and
+2,325 students, in about five minutes on two cores. To expect (derived here, in a prototype on the
 same data): teacher A right on 7 % of its training rows and a superset student as good as one of
 hard labels, 0.96 ± 0.01; teacher B right on none of them and 8 % of test rows, its raw student at
 0.11, its superset student at 0.96. Of the paper itself only this much is known: teachers below
 30 %, students at 90 % on CIFAR-10 against 95.29 % with true labels (the latter from a secondary
 source).
 
-`--preset mnist` takes 10,000 training rows; `--preset cifar10-cpu` a small convolutional network
-and a part of CIFAR-10, made for two cores; `--preset paper` the network, epochs and split of the
-paper, for an accelerator, without the augmentation of images that its accuracies need.
+`--preset mnist` takes 10,000 training rows, and 200 epochs for the teacher because 100 left it at
+5 % of its rows; `--preset cifar10-cpu` a small convolutional network and 2,000 rows of CIFAR-10,
+made for two cores, and teacher C, whose sets of two cost a student less than sets of three when
+rows are few; `--preset paper` the network, epochs and split of the
+paper, for an accelerator, without the augmentation of images that its accuracies need; it has not
+been run yet.
 
 A seed is one draw of split, random classes, initial weights and order of examples; all teachers of
 a seed, and all its students, share them. Soft labels are those of the training rows. True labels
@@ -202,7 +205,7 @@ PRESETS = {
     "cifar10-cpu": Config(
         preset="cifar10-cpu",
         dataset="cifar10",
-        rows=5000,
+        rows=2000,
         watched_rows=1000,
         settings=("C",),
         seeds=2,
@@ -222,9 +225,11 @@ PRESETS = {
         dataset="cifar10",
         settings=("A", "B"),
         seeds=3,
-        splits=3,
+        splits=1,
         snapshots=(200,),
         network="wrn",
+        standardise=True,
+        teacher_learning_rate=0.005,
         student_learning_rate=0.1,
         student_nesterov=True,
         student_weight_decay=5e-4,
@@ -845,11 +850,19 @@ def _claims_of_predictors(config: dict[str, Any], runs: dict[str, Columns]) -> l
             results.claim(
                 "B4",
                 "along the training of a teacher, Δ + γ says how its superset student will do",
-                source="derived here (prototype on digits, one seed: −0.85; raw student −0.41)",
+                source="derived here (prototype on digits, one seed: −0.85)",
                 expected="Spearman's ρ ≤ −0.75",
-                ours=f"ρ = {results.mean_and_spread(along['superset'], 2)}; raw student "
-                f"{results.mean_and_spread(along['raw'], 2)}",
+                ours=f"ρ = {results.mean_and_spread(along['superset'], 2)}",
                 met=bool(along["superset"].mean() <= -0.75),
+            ),
+            results.claim(
+                "B4",
+                "along the training of a teacher, Δ + γ says less of its raw student",
+                source="derived here (prototype on digits, one seed: −0.41)",
+                expected="Spearman's ρ > −0.75",
+                ours=f"ρ = {results.mean_and_spread(along['raw'], 2)}",
+                met=bool(along["raw"].mean() > -0.75),
+                reason="" if along["raw"].mean() > -0.75 else "Δ + γ and μ move together here",
             ),
         ]
     if len(runs) > 4:
