@@ -42,7 +42,7 @@ def test_tiny_preset_writes_tables_figure_and_summary(results, tables):
     assert summary["runs"] == {"results": 6, "free_logits": 10}
     assert list(summary["last_epoch"]) == ["A", "B", "no L_rnd"]
     assert {claim["id"] for claim in summary["claims"]} == {"B1", "B2", "B3", "B4"}
-    assert "teacher A is wrong about most of the rows" in printed
+    assert "teacher A on 256 rows of digits is wrong about most of its training rows" in printed
     assert (out / "figure.png").stat().st_size > 20_000
 
 
