@@ -167,6 +167,8 @@ class Config:
     """Folder of the results; results/additive_noise/PRESET by default."""
     plot_only: bool = False
     """Redraw figure and summary from the tables that are there, without training."""
+    quiet: bool = False
+    """No progress bar."""
 
 
 PRESETS = {
@@ -196,7 +198,11 @@ def run(config: Config, folder: Path) -> results.Tables:
         "num_classes": num_classes,
     }
     students = sweep.run(
-        _student(config, sets), _points(config), path=folder / "results.parquet", config=options
+        _student(config, sets),
+        _points(config),
+        path=folder / "results.parquet",
+        config=options,
+        progress=not config.quiet,
     )
     return {
         "best_k": _best_k(options, folder),
@@ -432,6 +438,7 @@ def _theory(config: Config, options: dict[str, Any], folder: Path) -> pa.Table:
         functools.partial(simulate, most_classes=100, trials=config.trials),
         {**points, **of_points(settings)},
         batch_size=1,  # unmapped, only the kind asked for is drawn
+        progress=not config.quiet,
     )
     columns = {name: simulated[name] for name in simulated.column_names}
     exact = of_points([_exact(**setting) for setting in settings])

@@ -177,6 +177,10 @@ class Config:
     """Folder of the results; results/bad_teachers/PRESET by default."""
     plot_only: bool = False
     """Redraw figure and summary from the tables that are there, without training."""
+    quiet: bool = False
+    """No progress bar."""
+    checkpoints: int = 0
+    """How often the state of trainings under way is saved, for those that take hours."""
 
 
 PRESETS = {
@@ -234,6 +238,7 @@ PRESETS = {
         student_nesterov=True,
         student_weight_decay=5e-4,
         free_logits=0,
+        checkpoints=20,
     ),
 }
 
@@ -297,6 +302,8 @@ def run(config: Config, folder: Path) -> results.Tables:
         train,
         _points(config),
         path=folder / "results.parquet",
+        checkpoints=config.checkpoints,
+        progress=not config.quiet,
         config={
             **results.options(config),
             "dataset": sets[0].name,
@@ -496,6 +503,7 @@ def _free_logits(config: Config, folder: Path) -> pa.Table:
         train,
         {"punishment": chosen[:, 0], "random": chosen[:, 1], **points},
         path=folder / "free_logits.parquet",
+        progress=not config.quiet,
         config={"rows": config.free_logits, "num_classes": num_classes, "k": k},
     )
 

@@ -135,6 +135,8 @@ class Config:
     """Folder of the results; results/bounds/PRESET by default."""
     plot_only: bool = False
     """Redraw figure and summary from the tables that are there, without simulating."""
+    quiet: bool = False
+    """No progress bar."""
 
 
 PRESETS = {
@@ -281,7 +283,8 @@ def run(config: Config, folder: Path) -> results.Tables:
 
     points = _columns(_sizes(config) + _phase(config), *_POINT)
     path = folder / "results.parquet"
-    tables = {"results": sweep.run(learn, points, path=path, config=options)}
+    learned = sweep.run(learn, points, path=path, config=options, progress=not config.quiet)
+    tables = {"results": learned}
     for name, compute in (
         ("transition", _transition),
         ("smallest", _smallest),

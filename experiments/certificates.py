@@ -109,6 +109,8 @@ class Config:
     """Folder of the results; results/certificates/PRESET by default."""
     plot_only: bool = False
     """Redraw figure and summary from the tables that are there, without simulating."""
+    quiet: bool = False
+    """No progress bar."""
 
 
 PRESETS = {
@@ -380,7 +382,9 @@ def run(config: Config, folder: Path) -> results.Tables:
     studies = _studies(config)
     tables = {}
     with (
-        tqdm(total=sum(map(len, studies.values())), unit="task", disable=None) as bar,
+        tqdm(
+            total=sum(map(len, studies.values())), unit="task", disable=config.quiet or None
+        ) as bar,
         ThreadPoolExecutor() as pool,  # NumPy draws and sorts without Python's lock
     ):
         for name, tasks in studies.items():

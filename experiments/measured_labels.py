@@ -212,6 +212,8 @@ class Config:
     """Folder of the results; results/measured_labels/PRESET by default."""
     plot_only: bool = False
     """Redraw figure and summary from the tables that are there, without measuring."""
+    quiet: bool = False
+    """No progress bar."""
 
 
 PRESETS = {
@@ -236,7 +238,7 @@ def run(config: Config, folder: Path) -> results.Tables:
         for source, seed in tasks
     }
     rows, certified = [], []
-    for source, seed in tqdm(tasks, unit="source", disable=None):
+    for source, seed in tqdm(tasks, unit="source", disable=config.quiet or None):
         soft_labels, true = labels[source, seed]
         rows += [
             {"source": source, "seed": seed, **row}

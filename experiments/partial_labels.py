@@ -131,6 +131,8 @@ class Config:
     """Folder of the results; results/partial_labels/PRESET by default."""
     plot_only: bool = False
     """Redraw figure and summary from the tables that are there, without training."""
+    quiet: bool = False
+    """No progress bar."""
 
 
 _CIFAR10 = Config(
@@ -234,6 +236,7 @@ def run(config: Config, folder: Path) -> results.Tables:
         _points(config, num_classes),
         # One at a time: students mapped together would all take every branch of the loss.
         batch_size=1,
+        progress=not config.quiet,
         path=folder / "results.parquet",
         config={
             **results.options(config),

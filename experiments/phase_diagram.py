@@ -80,6 +80,10 @@ class Config:
     """Folder of the results; results/phase_diagram/PRESET by default."""
     plot_only: bool = False
     """Redraw figure and summary from the table that is there, without training."""
+    quiet: bool = False
+    """No progress bar."""
+    checkpoints: int = 0
+    """How often the state of trainings under way is saved, for those that take hours."""
 
 
 PRESETS = {
@@ -164,6 +168,8 @@ def run(config: Config, folder: Path) -> results.Tables:
         train,
         {**points, "realisable": realisable},
         path=folder / "results.parquet",
+        checkpoints=config.checkpoints,
+        progress=not config.quiet,
         config={
             **results.options(config),
             "dataset": sets[0].name,

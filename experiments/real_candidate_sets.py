@@ -194,6 +194,7 @@ def _cross_validate(one: CandidateSets, config: Config, folder: Path) -> pa.Tabl
         ),
         # One at a time: students mapped together would all take every branch of the loss.
         batch_size=1,
+        progress=not config.quiet,
         path=folder / f"{one.name}.parquet",
         config={
             **results.options(config),

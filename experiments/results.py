@@ -3,7 +3,7 @@
 An experiment is a module with
 
     PRESETS     presets by name, instances of one frozen dataclass `Config` that has the fields
-                preset, out and plot_only
+                preset, out, plot_only and quiet
     run         (config, folder) -> tables by name; `results` is the main one, all lie in the folder
                 as NAME.parquet
     summarise   (tables) -> what they show, plain values for JSON; `claims` lists what was expected
@@ -78,7 +78,7 @@ def main(experiment: ModuleType) -> None:
 
 def options(config: Any) -> dict[str, Any]:
     """Return what the command line decides of the results: not where files lie."""
-    elsewhere = ("data", "sets", "out", "plot_only")
+    elsewhere = ("data", "sets", "out", "plot_only", "quiet", "checkpoints")
     chosen = {name: x for name, x in dataclasses.asdict(config).items() if name not in elsewhere}
     return json.loads(json.dumps(chosen))
 

@@ -128,6 +128,8 @@ class Config:
     """Folder of the results; results/self_training/PRESET by default."""
     plot_only: bool = False
     """Redraw figure and summary from the tables that are there, without training."""
+    quiet: bool = False
+    """No progress bar."""
 
 
 PRESETS = {
@@ -255,12 +257,14 @@ def run(config: Config, folder: Path) -> results.Tables:
             sweep.grid(num_labels=config.labels, seed=range(config.seeds)),
             path=folder / "results.parquet",
             config=noted,
+            progress=not config.quiet,
         ),
         "surface": sweep.run(
             learn_from_sets,
             {**points, "realisable": realisable},
             path=folder / "surface.parquet",
             config=noted,
+            progress=not config.quiet,
         ),
     }
 

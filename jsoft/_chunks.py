@@ -1,23 +1,26 @@
-"""Finished runs of a sweep on disk, until its table is whole.
+"""Finished runs of a sweep on disk, and the state of those in flight, until its table is whole.
 
 A chunk is one `.npz` archive of plain arrays: the runs' numbers, the seconds that they took, and
-their metrics. It is
-written beside its place and renamed, so it is there in full or not at all; zip's own checksums
-tell where bytes have changed since. Beside the chunks lies `sweep.json`: what is being run.
+their metrics. It is written beside its place and renamed, so it is there in full or not at all;
+zip's own checksums tell where bytes have changed since. Beside the chunks lie `sweep.json`, what is
+being run, and the checkpoints of chunks in flight, which orbax writes and reads.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import jax
 import numpy as np
 
-SWEEP = "sweep.json"
+SWEEP, CHECKPOINTS = "sweep.json", "checkpoints"
 
 
 def write_sweep(folder: Path, sweep: Mapping[str, Any]) -> None:
@@ -82,8 +85,69 @@ def _read(path: Path, num_runs: int, names: list[str]) -> Chunk:
     return Chunk(rows, metrics, seconds)
 
 
+def checkpoints(folder: Path, rows: np.ndarray, turns: int) -> Any:
+    """Return orbax's manager of the last state of a chunk in flight, which takes so many turns."""
+    # Imported here: it takes two seconds, and few sweeps have checkpoints.
+    import orbax.checkpoint as ocp
+
+    place = folder / CHECKPOINTS / f"{rows[0]:09d}-{rows[-1]:09d}-of-{turns}"
+    place.mkdir(parents=True, exist_ok=True)
+    this = jax.process_index()
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=1,
+        enable_async_checkpointing=False,
+        create=False,
+        # No process waits for another's chunk.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process{this}"
+        ),
+    )
+    return ocp.CheckpointManager(place, options=options)
+
+
+def write_state(manager: Any, turns: int, rows: np.ndarray, state: list[np.ndarray]) -> None:
+    """Keep the state after these turns, in the place of the one before."""
+    from orbax.checkpoint import args
+
+    kept = {"rows": rows, "digest": _digest(state), "state": state}
+    manager.save(turns, args=args.StandardSave(kept), force=True)
+
+
+def read_state(manager: Any, rows: np.ndarray) -> tuple[int, list[np.ndarray]] | None:
+    """Return the turns done and the state after them; None if there is none that is whole."""
+    from orbax.checkpoint import args
+
+    turns = manager.latest_step()
+    if turns is None:
+        return None
+    try:
+        kept = manager.restore(turns, args=args.StandardRestore())
+        if np.array_equal(kept["rows"], rows) and np.array_equal(
+            kept["digest"], _digest(kept["state"])
+        ):
+            return turns, kept["state"]
+    except (OSError, KeyError, TypeError, ValueError):
+        pass  # what damaged files come to
+    manager.delete(turns)
+    return None
+
+
+def remove_checkpoints(folder: Path, rows: np.ndarray) -> None:
+    """Remove the state of a chunk that is finished."""
+    for place in (folder / CHECKPOINTS).glob(f"{rows[0]:09d}-{rows[-1]:09d}-of-*"):
+        shutil.rmtree(place)
+
+
+def _digest(state: list[np.ndarray]) -> np.ndarray:
+    digest = hashlib.blake2b(digest_size=8)
+    for array in state:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
+
+
 def remove(folder: Path) -> None:
     """Remove the chunks, once their table is written; files of others stay."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     for path in [*folder.glob("*.npz"), *folder.glob("*.part"), folder / SWEEP]:
         path.unlink(missing_ok=True)
     if folder.exists() and not any(folder.iterdir()):

@@ -14,6 +14,7 @@ wanted.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import itertools
@@ -36,11 +37,11 @@ import pyarrow.parquet as pq
 from jax import lax
 from jax.experimental import multihost_utils
 from jax.extend import core
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from jsoft import _chunks
+from jsoft import _chunks, _stages
 
 Point = dict[str, jax.Array]
 Train = Callable[[Point, jax.Array], Mapping[str, jax.Array]]
@@ -85,6 +86,7 @@ def run(
     config: Mapping[str, Any] | None = None,
     batch_size: int | Literal["auto"] = "auto",
     chunk_size: int | None = None,
+    checkpoints: int = 0,
     progress: bool = True,
     watch: str | None = None,
 ) -> pa.Table:
@@ -117,14 +119,19 @@ def run(
       batch_size: runs mapped together on one device; memory and speed follow from it, numbers do
         not. "auto": a few on a CPU, many on an accelerator, as far as its memory goes.
       chunk_size: runs between two writes, rounded up to fill all devices; a 64th of all, but 4,096
-        at most, by default.
+        at most, by default; with checkpoints, those that are in flight together.
+      checkpoints: how often the state of the runs in flight is saved on their way, for runs that
+        take hours each: their long loops (`lax.scan` over epochs, as in `training.fit`) go in so
+        many turns of one length, or the next smaller number that divides the loop's, and a state
+        is saved after each. None are by default.
       progress: whether to show a bar (never where the output is not a terminal).
       watch: the metric whose least and greatest value so far the bar shows.
 
     Raises:
       TypeError, ValueError: points of unequal length, without seeds or without rows, or beyond the
         range of 32 bits; metrics that are no flat dict of real scalars and curves; sizes below one;
-        a configuration that JSON cannot hold; `path` holding runs of another configuration or
+        checkpoints without a path, or of a `train` without a long loop outside of jit; a
+        configuration that JSON cannot hold; `path` holding runs of another configuration or
         program, or something else; several processes without a path.
       OSError: the disk is full or gone; what was finished before stays.
 
@@ -147,9 +154,12 @@ def run(
         "device_kind": devices[0].device_kind,
         "jax": jax.__version__,
     }
-    _check_sizes(batch_size, chunk_size)
+    _check_sizes(batch_size, chunk_size, checkpoints)
+    stages = _stages.cut(program, pieces=checkpoints or 1)
     if watch is not None and watch not in names:
         raise ValueError(f"watch: expected one of {', '.join(names)}, got {watch!r}")
+    if checkpoints and path is None:
+        raise ValueError("path: expected a file, beside which checkpoints are kept, got none")
     chunks: list[_chunks.Chunk] = []
     folder = None
     if path is not None:
@@ -168,16 +178,16 @@ def run(
     missing = np.setdiff1d(np.arange(num_runs), _rows(chunks))
     hidden = None if progress else True  # None: where the output is no terminal
     with tqdm(total=num_runs, unit="run", desc="compiling", disable=hidden) as bar:
-        compiled = _compile(program, names, columns, devices, batch_size, chunk_size)
+        compiled = _compile(
+            stages, program.consts, columns, devices, batch_size=batch_size, chunk_size=chunk_size
+        )
         bar.set_description(compiled.memory)
         bar.reset()  # the rate is that of the runs
         bar.initial = bar.n = bar.last_print_n = num_runs - len(missing)
         bar.refresh()
         try:
             for rows in _share(missing, _least_of_all(compiled.chunk_size)):
-                chunk = _run_chunk(compiled, columns, rows)
-                if folder is not None:
-                    _chunks.write(folder, chunk)
+                chunk = _run_chunk(compiled, names, columns, rows, folder)
                 chunks.append(chunk)
                 bar.update(len(rows))
                 if watch is not None:
@@ -272,9 +282,9 @@ def metadata(table: pa.Table) -> dict[str, Any]:
 
 
 class _Compiled(NamedTuple):
-    """The program of a chunk, and what it takes."""
+    """The programs of a chunk, one for each turn that it takes, and what they take."""
 
-    call: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]]
+    turns: list[Callable[[list[Any]], list[jax.Array]]]
     batch_size: int
     chunk_size: int
     bytes_per_run: int
@@ -317,47 +327,66 @@ def _constants(program: Any) -> Iterator[Any]:
                 yield from _constants(part)
 
 
-def _mapped(
-    program: core.ClosedJaxpr, names: list[str], devices: list[jax.Device], batch_size: int
-) -> jax.stages.Wrapped:
-    """Return the compilable program from points `[runs]` to metrics `[runs, ...]`."""
+def _mapped(stage: _stages.Stage, mesh: Mesh, batch_size: int) -> jax.stages.Wrapped:
+    """Return the compilable program of a stage for many runs: every array of the state `[runs, …]`.
 
-    def one(point: Point) -> dict[str, jax.Array]:
-        return dict(zip(names, core.jaxpr_as_fun(program)(*jax.tree.leaves(point)), strict=True))
+    What the runs share, data above all, is handed over rather than built in: XLA would fold large
+    constants, slowly, and keep them once for each program.
+    """
 
-    def one_device(points: Point) -> dict[str, jax.Array]:
+    def one_device(constants: list[Any], turn: jax.Array, state: list[Any]) -> list[jax.Array]:
         # vmap over a single run would only pad every array with an axis of one.
-        return lax.map(one, points, batch_size=batch_size if batch_size > 1 else None)
+        return lax.map(
+            lambda run: stage.call(constants, turn, run),
+            state,
+            batch_size=batch_size if batch_size > 1 else None,
+        )
 
-    spread = PartitionSpec("runs")
-    mesh = Mesh(np.array(devices), ("runs",))
+    same, spread = PartitionSpec(), PartitionSpec("runs")
     # Runs do not talk to each other; without the check `train` may mix constants into a scan's
     # carry.
     return jax.jit(
-        jax.shard_map(one_device, mesh=mesh, in_specs=spread, out_specs=spread, check_vma=False)
+        jax.shard_map(
+            one_device,
+            mesh=mesh,
+            in_specs=(same, same, spread),
+            out_specs=spread,
+            check_vma=False,
+        )
     )
 
 
 def _compile(
-    program: core.ClosedJaxpr,
-    names: list[str],
+    stages: list[_stages.Stage],
+    constants: list[Any],
     columns: dict[str, np.ndarray],
     devices: list[jax.Device],
+    *,
     batch_size: int | Literal["auto"],
     chunk_size: int | None,
 ) -> _Compiled:
-    """Return the compiled program, with a batch size that fits if it is ours to choose."""
+    """Return the compiled programs, with a batch size that fits if it is ours to choose."""
     start = time.perf_counter()
     num_runs = len(columns["seed"])
+    mesh = Mesh(np.array(devices), ("runs",))
+    constants = jax.device_put(constants, NamedSharding(mesh, PartitionSpec()))
     tried = _usual_batch_size(num_runs, devices) if batch_size == "auto" else batch_size
     while True:
         group = tried * len(devices)  # runs in flight at a time
-        wanted = chunk_size or min(_LARGEST_CHUNK, math.ceil(num_runs / _PROGRESS_STEPS))
+        usual = math.ceil(num_runs / _PROGRESS_STEPS) if len(stages) == 1 else group
+        wanted = chunk_size or min(_LARGEST_CHUNK, usual)
         whole = math.ceil(wanted / group) * group
-        points = {name: np.resize(column, whole) for name, column in columns.items()}
-        compiled = _mapped(program, names, devices, tried).lower(points).compile()
-        used = compiled.memory_analysis()
-        per_run = used.temp_size_in_bytes // tried if used is not None else 0
+        state: list[Any] = [np.resize(columns[name], whole) for name in sorted(columns)]
+        turns, per_run = [], 0
+        for stage in stages:
+            program = _mapped(stage, mesh, tried)
+            compiled = program.lower(constants, np.int32(0), state).compile()
+            state = jax.eval_shape(program, constants, np.int32(0), state)
+            turns += [
+                functools.partial(compiled, constants, np.int32(i)) for i in range(stage.turns)
+            ]
+            used = compiled.memory_analysis()
+            per_run = max(per_run, used.temp_size_in_bytes // tried if used is not None else 0)
         free = _free_bytes(devices)
         fits = max(1, free // per_run) if per_run and free else None
         if batch_size != "auto" or fits is None or tried <= fits:
@@ -366,7 +395,7 @@ def _compile(
     memory = f"{tried} × {len(devices)} at a time, {per_run / 1e6:.3g} MB each"
     if fits is not None:
         memory += f", memory for {fits:,}"
-    return _Compiled(compiled, tried, whole, per_run, memory, time.perf_counter() - start)
+    return _Compiled(turns, tried, whole, per_run, memory, time.perf_counter() - start)
 
 
 def _usual_batch_size(num_runs: int, devices: list[jax.Device]) -> int:
@@ -394,14 +423,41 @@ def _share(missing: np.ndarray, chunk_size: int) -> list[np.ndarray]:
 
 
 def _run_chunk(
-    compiled: _Compiled, columns: dict[str, np.ndarray], rows: np.ndarray
+    compiled: _Compiled,
+    names: list[str],
+    columns: dict[str, np.ndarray],
+    rows: np.ndarray,
+    folder: Path | None,
 ) -> _chunks.Chunk:
-    """Return the metrics of these runs."""
+    """Return the metrics of these runs, and keep them in the folder, if any."""
     start = time.perf_counter()
     filled = np.resize(rows, compiled.chunk_size)  # the last chunk repeats its own runs
-    results = jax.device_get(compiled.call({name: c[filled] for name, c in columns.items()}))
-    metrics = {name: result[: len(rows)] for name, result in results.items()}
-    return _chunks.Chunk(rows, metrics, time.perf_counter() - start)
+    state: list[Any] = [columns[name][filled] for name in sorted(columns)]
+    if folder is None or len(compiled.turns) == 1:
+        for turn in compiled.turns:
+            state = turn(state)
+    else:
+        state = _run_with_checkpoints(compiled.turns, state, filled, folder)
+    metrics = dict(zip(names, jax.device_get(state), strict=True))
+    metrics = {name: metric[: len(rows)] for name, metric in metrics.items()}
+    chunk = _chunks.Chunk(rows, metrics, time.perf_counter() - start)
+    if folder is not None:
+        _chunks.write(folder, chunk)
+        _chunks.remove_checkpoints(folder, filled)
+    return chunk
+
+
+def _run_with_checkpoints(
+    turns: list[Callable[[list[Any]], list[Any]]], state: list[Any], rows: np.ndarray, folder: Path
+) -> list[Any]:
+    """Return the state after all turns, from the last one on whose state was kept."""
+    with _chunks.checkpoints(folder, rows, len(turns)) as manager:
+        done, state = _chunks.read_state(manager, rows) or (0, state)
+        for number, turn in enumerate(turns[done:], start=done + 1):
+            state = turn(state)
+            if number < len(turns):
+                _chunks.write_state(manager, number, rows, jax.device_get(state))
+    return state
 
 
 def _resume(
@@ -559,7 +615,11 @@ def _digest(columns: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _check_sizes(batch_size: int | Literal["auto"], chunk_size: int | None) -> None:
+def _check_sizes(
+    batch_size: int | Literal["auto"], chunk_size: int | None, checkpoints: int
+) -> None:
+    if checkpoints < 0:
+        raise ValueError(f"checkpoints: expected zero or more, got {checkpoints}")
     if (batch_size != "auto" and batch_size < 1) or (chunk_size is not None and chunk_size < 1):
         raise ValueError(
             f"batch_size, chunk_size: expected one or more, got {batch_size}, {chunk_size}"

@@ -388,13 +388,28 @@ def _training(
             updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
             return (optax.apply_updates(params, updates), optimizer_state), value
 
-        order = jax.random.permutation(jax.random.fold_in(order_key, number), len(images))
+        order = _order(jax.random.fold_in(order_key, number), len(images))
         rows = order[: steps * batch_size].reshape(steps, batch_size)
         state, losses = lax.scan(step, state, rows)
         return state, losses.mean()
 
     params = network.init(init_key, _scaled(images[:1]))
     return (params, optimizer.init(params)), epoch
+
+
+def _order(key: jax.Array, num_rows: int) -> jax.Array:
+    """Return the rows in a random order.
+
+    `jax.random.permutation` sorts pairs, three times slower on a CPU than the sort of single words
+    here: random high bits, and the row in the low ones. Where the high bits of two rows agree, the
+    lower row goes first; with 16 of them or more that does not bind which rows share a batch.
+    """
+    bits = (num_rows - 1).bit_length()
+    if bits > 16:
+        return jax.random.permutation(key, num_rows)
+    low = jnp.uint32(2**bits - 1)
+    words = jax.random.bits(key, (num_rows,), jnp.uint32) & ~low | lax.iota(jnp.uint32, num_rows)
+    return (lax.sort(words) & low).astype(jnp.int32)
 
 
 def _matrices(params: Any) -> Any:

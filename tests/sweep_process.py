@@ -1,11 +1,12 @@
-"""A sweep in a process of its own, to be killed: `sweep_process.py PATH [PROCESS COUNT PORT]`."""
+"""A sweep to be killed: `sweep_process.py PATH CHECKPOINTS [PROCESS COUNT PORT]`."""
 
+import os
 import sys
 
 import jax
 import jax.numpy as jnp
 
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", int(os.environ.get("DEVICES", "2")))
 
 from jsoft import sweep  # noqa: E402
 
@@ -21,9 +22,18 @@ def train(point, key):
 
 
 if __name__ == "__main__":
-    path, *distributed = sys.argv[1:]
+    path, checkpoints, *distributed = sys.argv[1:]
     if distributed:
         process, count, port = map(int, distributed)
         jax.distributed.initialize(f"localhost:{port}", count, process)
     points = sweep.grid(scale=[0.5, 1.0], seed=range(40))
-    sweep.run(train, points, path=path, batch_size=1, chunk_size=2, config={"a": 1}, watch="last")
+    sweep.run(
+        train,
+        points,
+        path=path,
+        batch_size=1,
+        chunk_size=20 if int(checkpoints) else 2,
+        checkpoints=int(checkpoints),
+        config={"a": 1},
+        watch="last",
+    )

@@ -27,19 +27,20 @@ def train(point, key):
     return {"last": noise.sum() * point["scale"], "curve": jax.numpy.cumsum(noise)}
 
 
-def start(*arguments):
+def start(path, checkpoints=0, *distributed, **environment):
     return subprocess.Popen(
-        [sys.executable, "-W", "error", SCRIPT, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
+        [sys.executable, "-W", "error", SCRIPT, *map(str, [path, checkpoints, *distributed])],
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), **environment},
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def finish(*arguments):
-    process = start(*arguments)
+def finish(path, checkpoints=0, **environment):
+    process = start(path, checkpoints, **environment)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
+    return pq.read_table(path)
 
 
 def parts(path):
@@ -48,9 +49,7 @@ def parts(path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    path = tmp_path_factory.mktemp("whole") / "results.parquet"
-    finish(path)
-    return pq.read_table(path)
+    return finish(tmp_path_factory.mktemp("whole") / "results.parquet")
 
 
 def kill_and_finish(folder, whole, chunks):
@@ -66,8 +65,7 @@ def kill_and_finish(folder, whole, chunks):
     before = {part.name: part.stat().st_mtime_ns for part in parts(path)}
     marker = folder / "marker"
     marker.touch()
-    finish(path)
-    table = pq.read_table(path)
+    table = finish(path)
     assert table.equals(whole)  # to the bit
     assert table.schema.equals(whole.schema)
     assert len(before) >= chunks
@@ -108,9 +106,9 @@ def resumed(path, monkeypatch, **options):
     computed = []
     run_chunk = sweep._run_chunk
 
-    def watched(compiled, columns, rows):
+    def watched(compiled, names, columns, rows, folder):
         computed.extend(rows.tolist())
-        return run_chunk(compiled, columns, rows)
+        return run_chunk(compiled, names, columns, rows, folder)
 
     monkeypatch.setattr(sweep, "_run_chunk", watched)
     options = {"batch_size": 1, "chunk_size": 2, **options}
@@ -282,7 +280,7 @@ def test_two_processes_share_the_runs_and_one_table(tmp_path, whole):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     path = tmp_path / "results.parquet"
-    processes = [start(path, number, 2, port) for number in range(2)]
+    processes = [start(path, 0, number, 2, port) for number in range(2)]
     for process in processes:
         _, stderr = process.communicate(timeout=120)
         assert process.returncode == 0, stderr
@@ -290,3 +288,152 @@ def test_two_processes_share_the_runs_and_one_table(tmp_path, whole):
     assert table.equals(whole)
     assert json.loads(table.schema.metadata[b"jsoft"])["runs"] == 80
     assert os.listdir(tmp_path) == ["results.parquet"]
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_number_of_devices_changes_no_number(devices, tmp_path, whole):
+    table = finish(tmp_path / "results.parquet", DEVICES=str(devices))
+    assert json.loads(table.schema.metadata[b"jsoft"])["device"].startswith(f"{devices} × cpu")
+    for name in whole.column_names:  # the same operations, in whatever order XLA takes them
+        np.testing.assert_allclose(table[name], whole[name], rtol=1e-5)
+
+
+def long_run(point, key):
+    """Two long loops, the first of which hands a key on to the second."""
+
+    def turn(carry, x):
+        total, key = carry
+        total = 0.9 * total + point["scale"] * jax.random.normal(key, (3,)) * x
+        return (total, jax.random.fold_in(key, 1)), total.sum()
+
+    (total, key), first = jax.lax.scan(turn, (jax.numpy.zeros(3), key), jax.numpy.arange(12.0))
+    (total, _), second = jax.lax.scan(turn, (total, key), first[::-1])
+    return {"last": total.sum(), "curve": second}
+
+
+FEW_POINTS = sweep.grid(scale=[0.5, 1.0], seed=range(3))  # two chunks, the second half empty
+
+
+def run_long(path, checkpoints=2, **options):
+    options = {"batch_size": 2, "checkpoints": checkpoints, **options}
+    return sweep.run(long_run, FEW_POINTS, path=path, **options)
+
+
+def interrupt_after(path, states):
+    """Interrupt the sweep after so many checkpoints."""
+    count = 0
+    write_state = _chunks.write_state
+
+    def interrupt(*arguments):
+        nonlocal count
+        write_state(*arguments)
+        count += 1
+        if count == states:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_chunks, "write_state", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_long(path)
+
+
+def states_written(monkeypatch, path):
+    """Return the finished table and after which turns states were saved for it."""
+    turns = []
+    write_state = _chunks.write_state
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            _chunks,
+            "write_state",
+            lambda *arguments: (turns.append(arguments[1]), write_state(*arguments)),
+        )
+        return run_long(path), turns
+
+
+@pytest.fixture(scope="module")
+def long_table(tmp_path_factory):
+    """The table of the run with checkpoints; that without them is the same to rounding."""
+    table = run_long(tmp_path_factory.mktemp("long") / "results.parquet")
+    expected = sweep.run(long_run, FEW_POINTS, batch_size=2)
+    for name in expected.column_names:
+        np.testing.assert_allclose(table[name], expected[name], rtol=1e-5)
+    return table
+
+
+@pytest.mark.parametrize("states", [3, 7])
+def test_runs_in_flight_go_on_from_their_checkpoint(states, tmp_path, monkeypatch, long_table):
+    path = tmp_path / "results.parquet"
+    interrupt_after(path, states)
+    table, turns = states_written(monkeypatch, path)
+    # Straight, 2 turns, straight, 2 turns, straight: 7 turns, of which 6 leave a state.
+    assert turns == ([*range(1, 7)] * 2)[states:]
+    assert table.equals(long_table)
+    assert os.listdir(tmp_path) == ["results.parquet"]
+
+
+# A read that fails leaves orbax's other reads of the same state to end in the void.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_damaged_checkpoint_begins_the_chunk_again(tmp_path, monkeypatch, long_table):
+    path = tmp_path / "results.parquet"
+    interrupt_after(path, 9)
+    states = [file for file in path.parent.glob("*.parts/checkpoints/**/d/*") if file.is_file()]
+    assert states
+    for file in states:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    table, turns = states_written(monkeypatch, path)
+    assert turns == [*range(1, 7)]
+    assert table.equals(long_table)
+
+
+def test_other_chunks_do_not_go_on_from_a_checkpoint(tmp_path, monkeypatch, long_table):
+    path = tmp_path / "results.parquet"
+    interrupt_after(path, 4)
+    table = run_long(path, chunk_size=8)
+    for name in long_table.column_names:
+        np.testing.assert_allclose(table[name], long_table[name], rtol=1e-6)
+    assert os.listdir(tmp_path) == ["results.parquet"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(5))
+def test_killed_at_random_moments_between_checkpoints(attempt, tmp_path):
+    whole = finish(tmp_path / "whole.parquet", 5)
+    path = tmp_path / "results.parquet"
+    process = start(path, 5)
+    folder = Path(f"{path}.parts")
+    while not list(folder.glob("checkpoints/*/*")) and process.poll() is None:
+        time.sleep(0.002)
+    time.sleep(random.Random(attempt).random() * 10)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not path.exists()
+    assert finish(path, 5).equals(whole)
+
+
+def test_two_processes_keep_checkpoints_apart(tmp_path):
+    whole = finish(tmp_path / "whole.parquet", 2)
+    path = tmp_path / "results.parquet"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [start(path, 2, number, 2, port) for number in range(2)]
+    for process in processes:
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+    assert pq.read_table(path).equals(whole)
+
+
+def test_checkpoints_need_a_path_and_a_long_loop(tmp_path):
+    with pytest.raises(ValueError, match="path: expected a file, beside which checkpoints"):
+        run_long(None)
+    with pytest.raises(ValueError, match="checkpoints: expected zero or more, got -1"):
+        run_long(None, checkpoints=-1)
+    with pytest.raises(ValueError, match=r"checkpoints: expected .* outside of any jit"):
+        sweep.run(
+            lambda point, key: jax.jit(long_run)(point, key),
+            POINTS,
+            path=tmp_path / "results.parquet",
+            checkpoints=2,
+        )

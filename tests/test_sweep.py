@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jsoft import sweep
+from jsoft import _stages, sweep
 
 
 def train(point, key):
@@ -80,10 +80,13 @@ def test_runs_are_spread_over_devices_without_talking():
     assert len(jax.devices()) == 2
     columns = sweep._check_points(POINTS)
     program, names = sweep._trace(train, columns)
-    compiled = sweep._compile(program, names, columns, jax.devices(), 3, None).call
-    text = compiled.as_text()
+    compiled = sweep._compile(
+        _stages.cut(program, 1), program.consts, columns, jax.devices(), batch_size=3, chunk_size=6
+    )
+    (turn,) = compiled.turns
+    text = turn.func.as_text()
     assert not any(word in text for word in ("all-gather", "all-reduce", "all-to-all", "permute"))
-    found = compiled({name: column[:6] for name, column in columns.items()})
+    found = dict(zip(names, turn([column[:6] for column in columns.values()]), strict=True))
     assert found["last"].sharding.device_set == set(jax.devices())
 
 
