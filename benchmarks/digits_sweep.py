@@ -2,23 +2,21 @@
 
     python -m benchmarks.digits_sweep
 
-takes one to two minutes on two cores. Every side trains the same student: a 64-64-10 perceptron on
-the digits' 1,198 training rows, superset log loss on candidate sets drawn at Δ = 0.1 and γ = 0.3,
+takes two to three minutes on two cores. Every side trains the same student: a 64-64-10 perceptron
+on the digits' 1,198 training rows, superset log loss on candidate sets drawn at Δ = 0.1, γ = 0.3,
 SGD with Nesterov momentum along a cosine, validation and test accuracy after every epoch, the best
 validation epoch reported. The sides take turns, round by round. Tracing and compilation are timed
 apart; PyTorch is handed its sets, its slow first student is not counted, and it is skipped where it
-is not installed. The exit status says whether the accuracies of all sides agree.
-
-On two cores a mapped student takes about half the time of the same jitted student trained one at a
-time, which keeps one core busy, and about a tenth of PyTorch's, with one thread or two; a bit more
-than half of the matmul peak. With its compilation counted, a sweep wins from about 40 students on
-against PyTorch, from about 200 against jitted students one at a time.
+is not installed. The exit status says whether the accuracies of all sides agree. What came out, and
+what bounds it, is on the page docs/performance.md.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -41,6 +39,7 @@ from jsoft import datasets, losses, networks, sweep, targets, training
 BATCH, WIDTH, NUM_CLASSES = 128, 64, 10
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
 MAPPED = "jsoft.sweep"
+TOGETHER = (MAPPED, "PyTorch, torch.func")  # these train all students of a round at once
 Side = Callable[[np.ndarray], tuple[float, list[float]]]  # seeds to seconds and accuracies
 
 
@@ -58,34 +57,12 @@ class Config:
     """File for the numbers; docs/results/bench-digits-<platform>.json if not given."""
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Return the measurements of every round, and what follows from them."""
+def run(config: Config, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """Return the measurements of every round, and what follows; the stack ends other processes."""
     if min(config.students, config.rounds, config.epochs) < 1:
         raise ValueError(f"students, rounds, epochs: expected one or more, got {config}")
     data = datasets.load("digits")
-    network = networks.MLP((WIDTH, WIDTH), NUM_CLASSES)
-    draw = functools.partial(
-        targets.candidate_sets, num_classes=NUM_CLASSES, unreliability=0.1, ambiguity=0.3
-    )
-
-    def train(point: sweep.Point, key: jax.Array) -> dict[str, jax.Array]:
-        sets_key, student_key = jax.random.split(key)
-        student = training.fit(
-            network,
-            losses.superset_log_loss,
-            data.train.images,
-            draw(data.train.labels, sets_key),
-            data.valid,
-            data.test,
-            student_key,
-            epochs=config.epochs,
-            batch_size=BATCH,
-            learning_rate=LEARNING_RATE,
-            momentum=MOMENTUM,
-            weight_decay=WEIGHT_DECAY,
-        )
-        return {"test_accuracy": student["test_accuracy"]}
-
+    train = student(data, config.epochs)
     seeds = np.arange(config.rounds * config.students).reshape(config.rounds, config.students)
     alone = jax.jit(lambda seed: train({}, jax.random.key(seed))["test_accuracy"])
     sides: dict[str, Side] = {
@@ -94,27 +71,33 @@ def run(config: Config) -> dict[str, Any]:
     }
     versions = {}
     if importlib.util.find_spec("torch"):
-        torch: Any = importlib.import_module("torch")
-        versions["torch"] = torch.__version__
-        keys = {int(seed): jax.random.split(jax.random.key(seed))[0] for seed in seeds[:, :16].flat}
-        sets = {seed: np.array(draw(data.train.labels, key)) for seed, key in keys.items()}
-        for threads in sorted({torch.get_num_threads(), 1}, reverse=True):
-            student = torch_student(torch, data, sets, epochs=config.epochs, threads=threads)
-            student(0)  # the first one is slow for reasons that are not its own
-            name = f"PyTorch, {threads} thread{'s' if threads > 1 else ''}"
-            sides[name] = functools.partial(loop_students, student)
+        torch_students: Any = importlib.import_module("benchmarks.torch_students")
+        versions["torch"] = importlib.metadata.version("torch")
+        keys = {int(seed): jax.random.split(jax.random.key(seed))[0] for seed in seeds.flat}
+        sets = {seed: np.array(draw_sets(data.train.labels, key)) for seed, key in keys.items()}
+        threads = torch_students.torch_threads()
+        for count in sorted({threads, 1}, reverse=True):
+            one = torch_students.student(data, sets, epochs=config.epochs, threads=count)
+            name = f"PyTorch, {count} thread{'s' if count > 1 else ''}"
+            sides[name] = functools.partial(loop_students, one)
+        pool = stack.enter_context(torch_students.pool(data, sets, epochs=config.epochs))
+        sides[f"PyTorch, {threads} processes"] = functools.partial(
+            torch_students.train_in_pool, pool
+        )
+        together = torch_students.ensemble(data, sets, epochs=config.epochs)
+        sides["PyTorch, torch.func"] = functools.partial(train_together, together)
 
     once, notes, peaks = {}, {}, []
     milliseconds: dict[str, list[float]] = {name: [] for name in sides}  # a student, by round
     accuracies: dict[str, list[float]] = {name: [] for name in sides}
     for name, side in sides.items():
         start = time.perf_counter()
-        seconds, _ = side(seeds[0] if name == MAPPED else seeds[0, :1])
+        seconds, _ = side(seeds[0] if name in TOGETHER else seeds[0, :2])
         # Compiling is apart in a sweep's seconds, and in those of a loop's first student.
         once[name] = time.perf_counter() - start - (seconds if name == MAPPED else 0)
     for turn in seeds:
         for name, side in sides.items():
-            row = turn if name == MAPPED else turn[:16]
+            row = turn if name in TOGETHER else turn[:16]
             seconds, reached = side(row)
             milliseconds[name].append(1000 * seconds / len(row))
             accuracies[name] += reached
@@ -151,6 +134,39 @@ def run(config: Config) -> dict[str, Any]:
     }
 
 
+def draw_sets(labels: np.ndarray, key: jax.Array) -> jax.Array:
+    """Return the candidate sets that all sides train on."""
+    return targets.candidate_sets(
+        labels, key, num_classes=NUM_CLASSES, unreliability=0.1, ambiguity=0.3
+    )
+
+
+def student(data: datasets.Dataset, epochs: int) -> sweep.Train:
+    """Return the training of one student."""
+    network = networks.MLP((WIDTH, WIDTH), NUM_CLASSES)
+
+    def train(point: sweep.Point, key: jax.Array) -> dict[str, jax.Array]:
+        del point
+        sets_key, student_key = jax.random.split(key)
+        metrics = training.fit(
+            network,
+            losses.superset_log_loss,
+            data.train.images,
+            draw_sets(data.train.labels, sets_key),
+            data.valid,
+            data.test,
+            student_key,
+            epochs=epochs,
+            batch_size=BATCH,
+            learning_rate=LEARNING_RATE,
+            momentum=MOMENTUM,
+            weight_decay=WEIGHT_DECAY,
+        )
+        return {"test_accuracy": metrics["test_accuracy"]}
+
+    return train
+
+
 def map_students(train: sweep.Train, seeds: np.ndarray) -> tuple[float, list[float]]:
     """Return seconds, without those of compiling, and accuracies of one sweep over all seeds."""
     table = sweep.run(train, {"seed": seeds}, progress=False)
@@ -158,58 +174,20 @@ def map_students(train: sweep.Train, seeds: np.ndarray) -> tuple[float, list[flo
     return notes["wall_seconds"] - notes["compile_seconds"], table["test_accuracy"].to_pylist()
 
 
+def train_together(
+    students: Callable[[np.ndarray], list[float]], seeds: np.ndarray
+) -> tuple[float, list[float]]:
+    """Return seconds and accuracies of one ensemble of all seeds."""
+    start = time.perf_counter()
+    accuracies = students(seeds)
+    return time.perf_counter() - start, accuracies
+
+
 def loop_students(student: Callable[[int], Any], seeds: np.ndarray) -> tuple[float, list[float]]:
     """Return seconds and accuracies of one student after the other."""
     start = time.perf_counter()
     accuracies = [float(student(int(seed))) for seed in seeds]
     return time.perf_counter() - start, accuracies
-
-
-def torch_student(torch: Any, data: datasets.Dataset, sets: dict, *, epochs: int, threads: int):
-    """Return the same training in plain PyTorch: tensors in memory, no DataLoader."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    images, valid_images, test_images = (
-        torch.tensor(split.images.reshape(len(split.images), -1), device=device)
-        for split in (data.train, data.valid, data.test)
-    )
-    valid_labels, test_labels = (
-        torch.tensor(split.labels, device=device) for split in (data.valid, data.test)
-    )
-    sets = {seed: torch.tensor(rows, device=device) for seed, rows in sets.items()}
-    nn, steps = torch.nn, len(images) // BATCH
-
-    def student(seed: int) -> float:
-        torch.set_num_threads(threads)
-        torch.manual_seed(seed)
-        layers = [nn.Linear(64, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, NUM_CLASSES)]
-        for layer, gain in zip(layers, (2, 2, 1), strict=True):
-            nn.init.normal_(layer.weight, std=(gain / layer.in_features) ** 0.5)
-            nn.init.zeros_(layer.bias)
-        network = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2]).to(device)
-        groups = [
-            {"params": [layer.weight for layer in layers], "weight_decay": WEIGHT_DECAY},
-            {"params": [layer.bias for layer in layers]},
-        ]
-        sgd = torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=MOMENTUM, nesterov=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, epochs * steps)
-        best_valid = best_test = -1.0
-        for _ in range(epochs):
-            for rows in torch.randperm(len(images), device=device)[: steps * BATCH].split(BATCH):
-                logits = network(images[rows])
-                inside = logits.masked_fill(~sets[seed][rows], -torch.inf)  # no set is empty
-                loss = (logits.logsumexp(1) - inside.logsumexp(1)).mean()
-                sgd.zero_grad()
-                loss.backward()
-                sgd.step()
-                schedule.step()
-            with torch.inference_mode():
-                valid = (network(valid_images).argmax(1) == valid_labels).float().mean().item()
-                test = (network(test_images).argmax(1) == test_labels).float().mean().item()
-            if valid > best_valid:
-                best_valid, best_test = valid, test
-        return best_test
-
-    return student
 
 
 def flops_of_student(data: datasets.Dataset, epochs: int) -> int:
@@ -259,11 +237,11 @@ def report(results: dict[str, Any]) -> str:
             f"{side['compile_seconds']:>7.1f} s"
             f"{'' if pays is None else pays:>11}{'' if side['agrees'] else '  DISAGREES'}"
         )
-    mapped, *_, last = results["sides"].values()
+    mapped, alone, *_ = results["sides"].values()
     lines += [
         "",
-        f"A round: {mapped['students_a_round']} students mapped, {last['students_a_round']} of them"
-        " one at a time. ±: standard error of the mean.",
+        f"A round: {mapped['students_a_round']} students mapped or in an ensemble, "
+        f"{alone['students_a_round']} of them one at a time. ±: standard error of the mean.",
         "Pays from: students in a sweep from which mapping wins with compilation counted.",
     ]
     if jax.default_backend() == "cpu":
@@ -288,7 +266,8 @@ def main() -> None:
     """Read the command line, measure, print, and write the numbers."""
     config = tyro.cli(Config, prog="python -m benchmarks.digits_sweep")
     use_all_cores()
-    results = run(config)
+    with contextlib.ExitStack() as stack:
+        results = run(config, stack)
     path = config.out or Path("docs", "results", f"bench-digits-{jax.default_backend()}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
