@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: sweep reproduce figures test test-slow bench clean
+.PHONY: sweep reproduce figures test test-slow bench bench-accelerator clean
 EXPERIMENTS = phase_diagram bad_teachers partial_labels additive_noise self_training bounds \
               certificates measured_labels
 
@@ -30,9 +30,18 @@ test: .venv/ready  ## Format, lint, types, unit tests, doctests, every tiny pres
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
 
-bench: .venv/ready
+BENCHMARKS = digits_sweep networks engine indicators_at_scale inner_loop
+
+bench: .venv/ready  ## Beside PyTorch and themselves, on this machine; then docs/performance.md
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/python -m benchmarks.digits_sweep
+	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	$(BIN)/python -m benchmarks.page
+
+bench-accelerator:  ## The same where $(PYTHON) has JAX and PyTorch for an accelerator
+	$(PYTHON) -m benchmarks.digits_sweep --students 4096
+	@for name in networks engine indicators_at_scale inner_loop; do \
+	  $(PYTHON) -m benchmarks.$$name || exit 1; \
+	done
 
 clean:
 	rm -rf .venv results

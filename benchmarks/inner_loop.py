@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import tyro
 from jax import lax
 
@@ -65,7 +66,7 @@ def variants(data: datasets.Dataset, epochs: int) -> dict[str, sweep.Train]:
                 epochs=epochs,
                 batch_size=BATCH,
             )
-            return {"test_accuracy": sum(jnp.sum(x) for x in jax.tree.leaves(params))}
+            return {"test_accuracy": optax.tree.norm(params)}
 
         return train
 

@@ -203,6 +203,7 @@ def run(config: Config, folder: Path) -> results.Tables:
         path=folder / "results.parquet",
         config=options,
         progress=not config.quiet,
+        watch="test_accuracy",
     )
     return {
         "best_k": _best_k(options, folder),

@@ -304,6 +304,7 @@ def run(config: Config, folder: Path) -> results.Tables:
         path=folder / "results.parquet",
         checkpoints=config.checkpoints,
         progress=not config.quiet,
+        watch="superset_test_accuracy",
         config={
             **results.options(config),
             "dataset": sets[0].name,

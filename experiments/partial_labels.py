@@ -237,6 +237,7 @@ def run(config: Config, folder: Path) -> results.Tables:
         # One at a time: students mapped together would all take every branch of the loss.
         batch_size=1,
         progress=not config.quiet,
+        watch="test_accuracy",
         path=folder / "results.parquet",
         config={
             **results.options(config),

@@ -258,6 +258,7 @@ def run(config: Config, folder: Path) -> results.Tables:
             path=folder / "results.parquet",
             config=noted,
             progress=not config.quiet,
+            watch="test_accuracy",
         ),
         "surface": sweep.run(
             learn_from_sets,
@@ -265,6 +266,7 @@ def run(config: Config, folder: Path) -> results.Tables:
             path=folder / "surface.parquet",
             config=noted,
             progress=not config.quiet,
+            watch="test_accuracy",
         ),
     }
 

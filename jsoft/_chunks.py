@@ -90,7 +90,7 @@ def checkpoints(folder: Path, rows: np.ndarray, turns: int) -> Any:
     # Imported here: it takes two seconds, and few sweeps have checkpoints.
     import orbax.checkpoint as ocp
 
-    place = folder / CHECKPOINTS / f"{rows[0]:09d}-{rows[-1]:09d}-of-{turns}"
+    place = folder.absolute() / CHECKPOINTS / f"{rows[0]:09d}-{rows[-1]:09d}-of-{turns}"
     place.mkdir(parents=True, exist_ok=True)
     this = jax.process_index()
     options = ocp.CheckpointManagerOptions(

@@ -425,6 +425,11 @@ def test_two_processes_keep_checkpoints_apart(tmp_path):
     assert pq.read_table(path).equals(whole)
 
 
+def test_checkpoints_may_lie_in_a_relative_folder(tmp_path, monkeypatch, long_table):
+    monkeypatch.chdir(tmp_path)
+    assert run_long("results.parquet").equals(long_table)
+
+
 def test_checkpoints_need_a_path_and_a_long_loop(tmp_path):
     with pytest.raises(ValueError, match="path: expected a file, beside which checkpoints"):
         run_long(None)
