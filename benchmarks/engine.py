@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -84,8 +83,10 @@ def run(config: Config) -> dict[str, Any]:
 def measure_one(length: int, epochs: int) -> dict[str, float]:
     """Return seconds and peak memory of one sweep, the only one of this process."""
     seconds = _seconds(student(datasets.load("digits"), epochs), length, None)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # in KiB on Linux
-    return {"seconds": seconds, "peak_bytes": peak}
+    # Not ru_maxrss, which starts at the peak of the process that started this one.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return {"seconds": seconds, "peak_bytes": 1024 * int(peak.split()[1])}
 
 
 def _seconds(train: sweep.Train, length: int, path: Path | None) -> float:
