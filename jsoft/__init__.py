@@ -1,9 +1,9 @@
 """Soft labels in JAX: are they good enough to learn from, and what student do they give?
 
-`indicators` measures soft labels, `certificates` says how sure that is, `theory` what it
-promises, `targets` builds soft labels and candidate sets, `losses` compares students with them,
-`networks` and `training` make one student a pure function, `sweep` maps it over thousands of
-points, `datasets` brings images and labels.
+`indicators` measures soft labels and `streaming` those of large files, `certificates` says how sure
+that is, `theory` what it promises, `targets` builds soft labels and candidate sets, `losses`
+compares students with them, `networks` and `training` make one student a pure function, `sweep`
+maps it over thousands of points, `datasets` brings images and labels.
 """
 
 from jsoft import (
@@ -14,6 +14,7 @@ from jsoft import (
     losses,
     networks,
     noise,
+    streaming,
     sweep,
     targets,
     theory,
@@ -59,6 +60,7 @@ from jsoft.noise import (
     noise_unreliability,
     randomised_response_indicators,
 )
+from jsoft.streaming import measure_blocks
 from jsoft.targets import (
     additive_noise,
     candidate_sets,
@@ -127,6 +129,7 @@ __all__ = [
     "margin",
     "mean_label_margin",
     "measure",
+    "measure_blocks",
     "measure_sets",
     "membership",
     "membership_logistic_loss",
@@ -146,6 +149,7 @@ __all__ = [
     "smooth",
     "soft_cross_entropy",
     "split_ambiguity",
+    "streaming",
     "superset_log_loss",
     "sweep",
     "targets",

@@ -23,13 +23,13 @@ def is_concrete(*values: ArrayLike | None) -> bool:
     return not any(isinstance(value, jax.core.Tracer) for value in values)
 
 
-def check_float(name: str, values: jax.Array) -> None:
+def check_float(name: str, values: jax.Array | np.ndarray) -> None:
     """Raise `TypeError` unless `values` are floating-point numbers."""
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"{name}: expected floating-point numbers, got dtype {values.dtype}")
 
 
-def check_classes(name: str, values: jax.Array, ndim: int | None = None) -> None:
+def check_classes(name: str, values: jax.Array | np.ndarray, ndim: int | None = None) -> None:
     """Raise unless `values` have `ndim` non-empty axes, the last holding two classes or more."""
     if values.ndim < 1 or (ndim is not None and values.ndim != ndim):
         expected = "[..., C]" if ndim is None else "[N, C]"
@@ -92,7 +92,7 @@ def check_labels(
         raise ValueError(f"{name}: expected classes in 0 … {num_classes - 1}, got {values[bad][0]}")
 
 
-def check_where(name: str, where: jax.Array, shape: tuple[int, ...]) -> None:
+def check_where(name: str, where: jax.Array | np.ndarray, shape: tuple[int, ...]) -> None:
     """Raise unless `where` is a boolean mask of `shape` that keeps at least one example."""
     if where.dtype != jnp.bool_:
         raise TypeError(f"{name}: expected a boolean mask over examples, got dtype {where.dtype}")

@@ -32,13 +32,12 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jsoft import _door, theory
+from jsoft import _counts, _door, theory
+from jsoft._counts import Counts as Counts
+from jsoft._counts import init as init
+from jsoft._counts import merge as merge
 
 Ties = Literal["fractional", "random", "first"]
-
-# Rows for each class that are summed in plain float32 before the sum joins the running counts.
-# Whole counts are exact; a membership of 1/E, added that often, is good to 512 · 2⁻²⁵ = 1.5e-5.
-_BLOCK_PER_CLASS = 512
 
 
 def membership(
@@ -355,7 +354,7 @@ def measure(
     soft_labels, labels, where = _check(soft_labels, labels, where)
     num_classes = soft_labels.shape[1]
     state = init(num_classes, num_classes - 1 if max_k is None else max_k)
-    return compute(_update(state, soft_labels, labels, where))
+    return compute(_counts.count(state, soft_labels, jnp.where(where, labels, num_classes)))
 
 
 @jax.tree_util.register_dataclass
@@ -422,51 +421,6 @@ def measure_sets(
     )
 
 
-# Streaming: counts that add up, for sets larger than memory. Every count is an unevaluated sum of
-# two float32 (leading axis 2): whole numbers stay exact to 2^48, fractional memberships to the
-# same digits, and no 64-bit mode is asked for. https://doi.org/10.1007/BF01397083 (Dekker 1971)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """What `update` has counted so far; sums only, so two of them `merge` into one.
-
-    Attributes:
-      examples: `[2, C]` examples of each true class.
-      members: `[2, C, K, C]` summed membership by true class, k and class.
-      label_sums: `[2, C, C]` summed soft labels by true class and class.
-      tied: `[2, K]` examples tied at the k-th place.
-    """
-
-    examples: jax.Array
-    members: jax.Array
-    label_sums: jax.Array
-    tied: jax.Array
-
-
-def init(num_classes: int, max_k: int) -> Counts:
-    """Return empty counts for soft labels over `num_classes` and k = 1 … `max_k`.
-
-    Raises:
-      TypeError, ValueError: fewer than two classes; `max_k` out of 1 … num_classes − 1.
-
-    The counts behind `measure`; derived here.
-
-    >>> init(num_classes=10, max_k=3).members.shape
-    (2, 10, 3, 10)
-    """
-    _door.check_whole(2, num_classes=num_classes)
-    _door.check_whole(1, max_k=max_k)
-    _door.check_k("max_k", max_k, num_classes)
-    return Counts(
-        examples=jnp.zeros((2, num_classes)),
-        members=jnp.zeros((2, num_classes, max_k, num_classes)),
-        label_sums=jnp.zeros((2, num_classes, num_classes)),
-        tied=jnp.zeros((2, max_k)),
-    )
-
-
 def update(
     state: Counts, soft_labels: ArrayLike, labels: ArrayLike, where: ArrayLike | None = None
 ) -> Counts:
@@ -494,26 +448,7 @@ def update(
         raise ValueError(
             f"soft_labels: expected {num_classes} classes as in state, got {soft_labels.shape[1]}"
         )
-    return _update(state, soft_labels, labels, where)
-
-
-def merge(a: Counts, b: Counts) -> Counts:
-    """Return the counts of two sets of examples taken together; associative and commutative.
-
-    Raises:
-      ValueError: counts over other numbers of classes or other largest k.
-
-    Derived here: every count is a sum over examples.
-
-    >>> one = update(init(3, 2), jnp.array([[0.6, 0.3, 0.1]]), jnp.array([0]))
-    >>> print(compute(merge(one, one)).tied)
-    [0. 0.]
-    """
-    if a.members.shape != b.members.shape:
-        raise ValueError(
-            f"b: expected counts of shape {a.members.shape} as a's, got {b.members.shape}"
-        )
-    return jax.tree.map(_add, a, b)
+    return _counts.count(state, soft_labels, jnp.where(where, labels, num_classes))
 
 
 def compute(state: Counts) -> Indicators:
@@ -539,13 +474,15 @@ def _compute(state: Counts) -> Indicators:
     hits = jnp.moveaxis(jnp.diagonal(state.members, axis1=1, axis2=3), 2, 1)  # [2, C, K]
     examples = jnp.broadcast_to(state.examples[:, :, None], hits.shape)
     # Subtracted before rounding: a Δ of 1e-9 survives. Clipped: thirds do not sum to one exactly.
-    misses = _value(_sum_classes(_add(examples, -hits)))  # [K]
-    total = _value(_sum_classes(state.examples))
+    misses = _counts.value(_counts.sum_classes(_counts.add(examples, -hits)))  # [K]
+    total = _counts.value(_counts.sum_classes(state.examples))
     unreliability = jnp.clip(misses / total, 0, 1)
-    per_class = _value(state.examples)
+    per_class = _counts.value(state.examples)
     present = per_class > 0
     per_class = jnp.maximum(per_class, 1)
-    frequencies = jnp.clip(_value(state.members) / per_class[:, None, None], 0, 1)  # [C, K, C]
+    frequencies = jnp.clip(
+        _counts.value(state.members) / per_class[:, None, None], 0, 1
+    )  # [C, K, C]
     ambiguity, worst_pair = jax.vmap(_worst_wrong_class, in_axes=(1, None))(frequencies, present)
     return Indicators(
         k=jnp.arange(1, max_k + 1),
@@ -554,80 +491,11 @@ def _compute(state: Counts) -> Indicators:
         margin=theory.margin(unreliability, ambiguity),
         divergence=theory.divergence(unreliability, ambiguity),
         worst_pair=worst_pair,
-        tied=_value(state.tied) / total,
-        mean_label_margin=_mean_margin(_value(state.label_sums) / per_class[:, None], present),
+        tied=_counts.value(state.tied) / total,
+        mean_label_margin=_mean_margin(
+            _counts.value(state.label_sums) / per_class[:, None], present
+        ),
     )
-
-
-def _update(state: Counts, soft_labels: jax.Array, labels: jax.Array, where: jax.Array) -> Counts:
-    size = _BLOCK_PER_CLASS * soft_labels.shape[1]
-    for start in range(0, len(labels), size):
-        block = slice(start, start + size)
-        state = _count(state, soft_labels[block], labels[block], where[block])
-    return state
-
-
-@jax.jit
-def _count(state: Counts, soft_labels: jax.Array, labels: jax.Array, where: jax.Array) -> Counts:
-    _, num_classes, max_k, _ = state.members.shape
-    weights = where.astype(jnp.float32)
-    # Without the barriers XLA merges the slices below into top_k, which then becomes a full sort,
-    # 25 times slower for a thousand classes on a CPU. One barrier for both outputs at once would
-    # abort XLA's compiler where runs are mapped (jaxlib 0.10.2).
-    values, classes = map(lax.optimization_barrier, lax.top_k(soft_labels, max_k))  # [B, K]
-    kth = values[:, -1:]
-
-    # For a class with A classes above and E equal, membership as a function of k is a ramp from k
-    # = A to k = A + E: its second difference is +1/E at A and −1/E at A + E. So one pass adds up
-    # second differences, and two cumulative sums over k give the membership for every k at once.
-    place = jnp.broadcast_to(jnp.arange(max_k), values.shape)
-    new_value = values[:, 1:] != values[:, :-1]
-    first = jnp.pad(new_value, ((0, 0), (1, 0)), constant_values=True)
-    last = jnp.pad(new_value, ((0, 0), (0, 1)), constant_values=True)
-    above = lax.cummax(jnp.where(first, place, 0), axis=1)  # A
-    end = lax.cummin(jnp.where(last, place + 1, max_k), axis=1, reverse=True)  # A + E
-    ramp = jnp.where(values > kth, weights[:, None] / (end - above), 0)
-    curvature = jnp.zeros(state.members.shape[1:])  # [C, K, C]
-    curvature = curvature.at[labels[:, None], above, classes].add(ramp)
-    curvature = curvature.at[labels[:, None], end, classes].add(-ramp)
-
-    # The block of classes equal to the K-th largest may reach beyond the K that top_k returned.
-    in_last_block = soft_labels == kth  # [B, C]
-    above_last = jnp.sum(values > kth, axis=1)
-    size_of_last = jnp.sum(in_last_block, axis=1)
-    ramp = jnp.where(in_last_block, (weights / size_of_last)[:, None], 0)
-    curvature = curvature.at[labels, above_last].add(ramp)
-
-    masked = soft_labels.astype(jnp.float32) * weights[:, None]
-    tied = jnp.concatenate([~new_value, (above_last + size_of_last > max_k)[:, None]], axis=1)
-    counted = Counts(
-        examples=jnp.zeros(num_classes).at[labels].add(weights),
-        members=jnp.cumsum(jnp.cumsum(curvature, axis=1), axis=1),
-        label_sums=jnp.zeros((num_classes, num_classes)).at[labels].add(masked),
-        tied=jnp.sum(tied * weights[:, None], axis=0),
-    )
-    return jax.tree.map(
-        lambda old, new: _add(old, jnp.stack([new, jnp.zeros_like(new)])), state, counted
-    )
-
-
-def _add(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return a + b, both unevaluated sums `[2, ...]` of a float32 and its rounding error."""
-    total = a[0] + b[0]
-    b_part = total - a[0]
-    error = (a[0] - (total - b_part)) + (b[0] - b_part) + a[1] + b[1]
-    rounded = total + error
-    return jnp.stack([rounded, error - (rounded - total)])
-
-
-def _value(pair: jax.Array) -> jax.Array:
-    return pair[0] + pair[1]
-
-
-def _sum_classes(pair: jax.Array) -> jax.Array:
-    """Return the sum over the classes, axis 1 of `[2, C, ...]`, still as a pair."""
-    per_class = jnp.moveaxis(pair, 1, 0)
-    return lax.scan(lambda total, new: (_add(total, new), None), per_class[0], per_class[1:])[0]
 
 
 def _class_means(
@@ -645,8 +513,10 @@ def _worst_wrong_class(frequencies: jax.Array, present: jax.Array) -> tuple[jax.
     """Return the largest entry off the diagonal of `[C, C]` in a present row, and where it is."""
     right = jnp.eye(len(frequencies), dtype=bool)
     wrong = jnp.where(right | ~present[:, None], -jnp.inf, frequencies)
-    pair = jnp.stack(jnp.unravel_index(jnp.argmax(wrong), wrong.shape))
-    return jnp.where(present.any(), wrong.max(), jnp.nan), pair
+    worst = wrong.max(axis=1)  # first by row: an argmax over all C² takes a CPU much longer
+    row = jnp.argmax(worst)
+    pair = jnp.stack([row, jnp.argmax(wrong[row])])
+    return jnp.where(present.any(), worst.max(), jnp.nan), pair
 
 
 def _mean_margin(mean_labels: jax.Array, present: jax.Array) -> jax.Array:
@@ -678,6 +548,8 @@ def _check(
     soft_labels = jnp.asarray(soft_labels)
     _door.check_float("soft_labels", soft_labels)
     _door.check_classes("soft_labels", soft_labels, ndim=2)
-    labels, where = _check_labels(labels, where, soft_labels.shape)
-    _door.check_finite("soft_labels", soft_labels, where)
-    return jnp.where(where[:, None], soft_labels, 0), labels, where
+    labels, mask = _check_labels(labels, where, soft_labels.shape)
+    _door.check_finite("soft_labels", soft_labels, mask)
+    if where is not None:
+        soft_labels = jnp.where(mask[:, None], soft_labels, 0)
+    return soft_labels, labels, mask

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsoft import indicators, sweep
+from jsoft import _counts, indicators, sweep
 
 
 def draw(num_examples, num_classes, *, seed=0, levels=None):
@@ -392,7 +392,7 @@ def test_counts_stay_exact_beyond_two_to_the_24(jit):
 def test_long_batches_are_counted_in_blocks(monkeypatch):
     soft_labels, labels = draw(100, 4, levels=3)
     whole = indicators.measure(soft_labels, labels)
-    monkeypatch.setattr(indicators, "_BLOCK_PER_CLASS", 8)  # blocks of 32
+    monkeypatch.setattr(_counts, "ROWS_PER_CLASS", 8)  # blocks of 32
     chex.assert_trees_all_close(indicators.measure(soft_labels, labels), whole, atol=1e-6)
 
 
