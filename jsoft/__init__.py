@@ -1,12 +1,14 @@
 """Soft labels in JAX: are they good enough to learn from, and what student do they give?
 
-`indicators` measures soft labels and `streaming` those of large files, `certificates` says how sure
-that is, `theory` what it promises, `targets` builds soft labels and candidate sets, `losses`
-compares students with them, `networks` and `training` make one student a pure function, `sweep`
-maps it over thousands of points, `datasets` brings images and labels.
+`audit` answers that for a set of them in one call. `indicators` measures soft labels, `streaming`
+those of large files, `certificates` says how sure that is, `theory` what it promises, `targets`
+builds soft labels and candidate sets, `losses` compares students with them, `networks` and
+`training` make one student a pure function, `sweep` maps it over thousands of points, `datasets`
+brings images and labels.
 """
 
 from jsoft import (
+    audit,
     certificates,
     datasets,
     indicators,
@@ -22,10 +24,13 @@ from jsoft import (
 )
 from jsoft.certificates import (
     Certificate,
+    SetCounts,
     ambiguity_interval,
     certify,
+    certify_counts,
     certify_draws,
     certify_sets,
+    count_sets,
     smallest_sample,
     split_ambiguity,
 )
@@ -95,6 +100,7 @@ __all__ = [
     "ConvNet",
     "Dataset",
     "Indicators",
+    "SetCounts",
     "SetIndicators",
     "Split",
     "WideResNet",
@@ -102,6 +108,7 @@ __all__ = [
     "ambiguity_degree",
     "ambiguity_interval",
     "ambiguity_matrix",
+    "audit",
     "average_loss",
     "bad_teacher_limit",
     "bad_teacher_loss",
@@ -110,8 +117,10 @@ __all__ = [
     "candidate_sets",
     "certificates",
     "certify",
+    "certify_counts",
     "certify_draws",
     "certify_sets",
+    "count_sets",
     "datasets",
     "divergence",
     "exchangeable_ambiguity",

@@ -26,7 +26,7 @@ What a certificate asks for:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -38,6 +38,7 @@ from jsoft import _door, indicators
 from jsoft.limits import hoeffding_limit, lower_limit, upper_limit
 
 Method = Literal["paper", "class_conditional", "paired"]
+CountsMethod = Literal["paper", "class_conditional", "paired", "first_draw"]
 DrawsMethod = Literal["first_draw", "chernoff_hoeffding", "each_example"]
 
 _pessimistic_sets = jax.jit(indicators.pessimistic_sets)
@@ -82,9 +83,9 @@ def ambiguity_interval(
     num_classes = soft_labels.shape[-1]
     _door.check_k("k", k, num_classes)
     _door.check_inside_unit(alpha=alpha)
-    possible = _count(np.asarray(_pessimistic_sets(soft_labels, labels, k)), labels)
+    possible = count_sets(np.asarray(_pessimistic_sets(soft_labels, labels, k)), labels)
     # Surely among the k largest: not possibly among the C − k smallest.
-    sure = _count(~np.asarray(_pessimistic_sets(-soft_labels, labels, num_classes - k)), labels)
+    sure = count_sets(~np.asarray(_pessimistic_sets(-soft_labels, labels, num_classes - k)), labels)
     num_cells = num_classes * (num_classes - 1)
     low = lower_limit(sure.wrong.max(axis=1), sure.examples, alpha / 2 / num_cells)
     high = upper_limit(possible.wrong.max(axis=1), possible.examples, alpha / 2)
@@ -251,8 +252,11 @@ def certify(
     """
     soft_labels, labels = _check_examples(soft_labels, labels, where)
     considered = _check_ks(k, soft_labels.shape[-1])
-    sets = (np.asarray(_pessimistic_sets(soft_labels, labels, k)) for k in considered)
-    return _certify(sets, labels, considered, alpha, method, _OF_EXAMPLES, _population(labels))
+    counts = (
+        count_sets(np.asarray(_pessimistic_sets(soft_labels, labels, k)), labels)
+        for k in considered
+    )
+    return _certify(counts, considered, alpha, method, _OF_EXAMPLES, _population(len(labels)))
 
 
 def certify_sets(
@@ -274,8 +278,44 @@ def certify_sets(
     candidate_sets = jnp.asarray(candidate_sets)
     _door.check_sets("candidate_sets", candidate_sets, ndim=2)
     sets, labels = _keep(candidate_sets, labels, where)
-    population = _population(labels)
-    return _certify([np.asarray(sets)], labels, (), alpha, method, _OF_EXAMPLES, population)
+    counts = [count_sets(np.asarray(sets), labels)]
+    return _certify(counts, (), alpha, method, _OF_EXAMPLES, _population(len(labels)))
+
+
+def certify_counts(
+    counts: SetCounts | Mapping[int, SetCounts],
+    *,
+    alpha: float = 0.05,
+    method: CountsMethod = "paper",
+) -> Certificate:
+    """Return the certificate of sets that were counted before, batch by batch or elsewhere.
+
+    Args:
+      counts: `SetCounts` of candidate sets; or those of the pessimistic top-k sets for every k
+        looked at, each tested at α/(their number).
+      alpha: level, in (0, 1).
+      method: as `certify`; or "first_draw" of `certify_draws`, for counts of first draws.
+
+    Raises:
+      TypeError, ValueError: no counts; k or α out of range; unknown `method`.
+
+    Derived here (not in the paper), as `certify`, which counts and then does this.
+
+    >>> sets, labels = np.tile(np.eye(2, dtype=bool), (8, 1)), np.tile(np.arange(2), 8)
+    >>> print(certify_counts({1: count_sets(sets, labels)}, alpha=0.125).evidence)
+    Δ ≤ 0.1591 (0 of 16) and γ ≤ 0.2929 (0 of 8, true class 0 with class 1), together 0.4520
+    """
+    if isinstance(counts, SetCounts):
+        several, considered = [counts], ()
+    else:
+        if not counts or not all(isinstance(one, SetCounts) for one in counts.values()):
+            raise ValueError(f"counts: expected SetCounts, or some for every k, got {counts!r}")
+        considered = _check_ks(list(counts), len(next(iter(counts.values())).examples))
+        several = [counts[k] for k in considered]
+    _check_method(method, _OF_COUNTS)
+    each = ", one draw for each," if method == "first_draw" else ""
+    population = _population(int(several[0].examples.sum()), each)
+    return _certify(several, considered, alpha, method, _OF_COUNTS, population)
 
 
 def certify_draws(
@@ -317,11 +357,13 @@ def certify_draws(
     if method == "first_draw":
         soft_labels = soft_labels[:, :1]
     repeated = np.broadcast_to(labels[:, None], soft_labels.shape[:-1])
-    sets = (np.asarray(_pessimistic_sets(soft_labels, repeated, k)) for k in considered)
-    population = _population(labels, ", one draw for each,")
+    drawn = (
+        _Drawn(np.asarray(_pessimistic_sets(soft_labels, repeated, k)), labels) for k in considered
+    )
+    population = _population(len(labels), ", one draw for each,")
     if method == "each_example":
         population = f"new draws for these {len(labels)} examples, and about no other examples"
-    return _certify(sets, labels, considered, alpha, method, _OF_DRAWS, population)
+    return _certify(drawn, considered, alpha, method, _OF_DRAWS, population)
 
 
 def smallest_sample(
@@ -388,7 +430,7 @@ def smallest_sample(
             scores = rng.random((len(labels), num_classes))
             scores[rows, labels] = np.where(rng.random(len(labels)) < unreliability, -1, 2)
             kth = np.partition(scores, -k, axis=1)[:, -k, None]
-            certified += test(scores >= kth, labels, alpha)["certified"]
+            certified += test(count_sets(scores >= kth, labels), alpha)["certified"]
         return certified >= power * num_trials
 
     low, high = 0, 1
@@ -400,10 +442,18 @@ def smallest_sample(
     return num_classes * high
 
 
-class _Counts(NamedTuple):
-    members: np.ndarray  # [C, C] examples of class y (row) with class i (column) in the set
-    both: np.ndarray  # [C, C] those with y in as well
-    examples: np.ndarray  # [C]
+class SetCounts(NamedTuple):
+    """How often each class is in the sets of each true class; counts of batches add up.
+
+    Attributes:
+      members: `[C, C]` examples of class y (row) with class i (column) in the set.
+      both: `[C, C]` those of them with y in the set as well.
+      examples: `[C]` examples of each class.
+    """
+
+    members: np.ndarray
+    both: np.ndarray
+    examples: np.ndarray
 
     @property
     def wrong(self) -> np.ndarray:
@@ -411,30 +461,45 @@ class _Counts(NamedTuple):
         return np.where(np.eye(len(self.members), dtype=bool), -1, self.members)
 
 
-def _count(sets: np.ndarray, labels: np.ndarray) -> _Counts:
+def count_sets(sets: np.ndarray, labels: np.ndarray) -> SetCounts:
+    """Return the counts that certificates are made from.
+
+    Args:
+      sets: `[N, C]` booleans, such as `indicators.pessimistic_sets`.
+      labels: `[N]` integers in 0 … C − 1, the true classes.
+
+    >>> count_sets(np.array([[True, True], [False, True]]), np.array([0, 0])).members
+    array([[1, 2],
+           [0, 0]])
+    """
     num_classes = sets.shape[1]
     of_class = [sets[labels == y] for y in range(num_classes)]
     members = np.stack([rows.sum(axis=0) for rows in of_class])
     both = np.stack([rows[rows[:, y]].sum(axis=0) for y, rows in enumerate(of_class)])
-    return _Counts(members, both, np.bincount(labels, minlength=num_classes))
+    return SetCounts(members, both, np.bincount(labels, minlength=num_classes))
 
 
-# A test takes sets, labels and a level, and returns the fields of a Certificate that it decides.
+class _Drawn(NamedTuple):
+    sets: np.ndarray  # [N, R, C]
+    labels: np.ndarray  # [N]
+
+    @property
+    def examples(self) -> np.ndarray:
+        return np.bincount(self.labels, minlength=self.sets.shape[-1])
+
+
+# A test takes counts or draws and a level, and returns the fields of a Certificate that it decides.
 _Fields = dict[str, Any]
 
 
-def _paper(
-    sets: np.ndarray, labels: np.ndarray, alpha: float, limit: Callable = upper_limit
-) -> _Fields:
-    counts = _count(sets, labels)
-    total = np.full_like(counts.examples, len(labels))
+def _paper(counts: SetCounts, alpha: float, limit: Callable = upper_limit) -> _Fields:
+    total = np.full_like(counts.examples, counts.examples.sum())
     missed = total - counts.members.trace()
     classes = np.arange(len(total))
     return _by_limits(missed, total, counts.wrong, counts.examples, classes, alpha, limit)
 
 
-def _class_conditional(sets: np.ndarray, labels: np.ndarray, alpha: float) -> _Fields:
-    counts = _count(sets, labels)
+def _class_conditional(counts: SetCounts, alpha: float) -> _Fields:
     missed = counts.examples - counts.members.diagonal()
     classes = np.arange(len(missed))
     return _by_limits(
@@ -442,13 +507,15 @@ def _class_conditional(sets: np.ndarray, labels: np.ndarray, alpha: float) -> _F
     )
 
 
-def _paired(sets: np.ndarray, labels: np.ndarray, alpha: float) -> _Fields:
-    from scipy import stats
+def _paired(counts: SetCounts, alpha: float) -> _Fields:
+    from scipy import special
 
-    members, both, _ = _count(sets, labels)
+    members, both, _ = counts
     true_alone = members.diagonal()[:, None] - both  # b
     wrong_alone = members - both  # c
-    p_values = stats.binom.sf(true_alone - 1, true_alone + wrong_alone, 0.5)
+    # P(Bin(b + c, ½) ≥ b), 1 at b = 0; scipy.stats says the same but takes a second to import.
+    p_values = special.betainc(np.maximum(true_alone, 1), wrong_alone + 1.0, 0.5)
+    p_values = np.where(true_alone == 0, 1.0, p_values)
     np.fill_diagonal(p_values, -1)  # not pairs
     y, i = (int(index) for index in np.unravel_index(p_values.argmax(), p_values.shape))
     return {
@@ -461,16 +528,22 @@ def _paired(sets: np.ndarray, labels: np.ndarray, alpha: float) -> _Fields:
     }
 
 
-def _chernoff_hoeffding(sets: np.ndarray, labels: np.ndarray, alpha: float) -> _Fields:
-    num_draws, num_classes = sets.shape[1:]
+def _first_draw(drawn: _Drawn, alpha: float) -> _Fields:
+    return _paper(count_sets(drawn.sets[:, 0], drawn.labels), alpha)
+
+
+def _chernoff_hoeffding(drawn: _Drawn, alpha: float) -> _Fields:
+    num_draws, num_classes = drawn.sets.shape[1:]
 
     def limit(hits: np.ndarray, draws: np.ndarray, alpha: float) -> np.ndarray:
         return hoeffding_limit(hits / np.maximum(draws, 1), draws // num_draws, alpha)
 
-    return _paper(sets.reshape(-1, num_classes), np.repeat(labels, num_draws), alpha, limit)
+    pooled = drawn.sets.reshape(-1, num_classes)
+    return _paper(count_sets(pooled, np.repeat(drawn.labels, num_draws)), alpha, limit)
 
 
-def _each_example(sets: np.ndarray, labels: np.ndarray, alpha: float) -> _Fields:
+def _each_example(drawn: _Drawn, alpha: float) -> _Fields:
+    sets, labels = drawn
     hits = sets.sum(axis=1)  # [N, C]
     is_true = np.arange(hits.shape[1]) == labels[:, None]
     draws = np.full(len(labels), sets.shape[1])
@@ -508,22 +581,22 @@ def _by_limits(
 
 _CONDITION = "Δ + γ < 1, the paper's condition"
 _OF_CLASSES = "Δ_y + γ_yi < 1 for every class y and every other i"
-_Methods = dict[str, tuple[Callable[[np.ndarray, np.ndarray, float], _Fields], str]]
+_Methods = dict[str, tuple[Callable[[Any, float], _Fields], str]]
 _OF_EXAMPLES: _Methods = {
     "paper": (_paper, _CONDITION),
     "class_conditional": (_class_conditional, _OF_CLASSES),
     "paired": (_paired, _OF_CLASSES),
 }
+_OF_COUNTS: _Methods = {**_OF_EXAMPLES, "first_draw": (_paper, _CONDITION)}
 _OF_DRAWS: _Methods = {
-    "first_draw": (lambda sets, labels, alpha: _paper(sets[:, 0], labels, alpha), _CONDITION),
+    "first_draw": (_first_draw, _CONDITION),
     "chernoff_hoeffding": (_chernoff_hoeffding, _CONDITION),
     "each_example": (_each_example, "Δ + γ < 1 at every example"),
 }
 
 
 def _certify(
-    sets_of_each_k: Iterable[np.ndarray],
-    labels: np.ndarray,
+    of_each_k: Iterable[SetCounts | _Drawn],
     considered: tuple[int, ...],
     alpha: float,
     method: str,
@@ -535,8 +608,8 @@ def _certify(
     _check_method(method, methods)
     test, claim = methods[method]
     found = []
-    for k, sets in zip(considered or (None,), sets_of_each_k, strict=True):
-        fields = test(sets, labels, alpha / max(1, len(considered)))
+    for k, counted in zip(considered or (None,), of_each_k, strict=True):
+        fields = test(counted, alpha / max(1, len(considered)))
         found.append(
             Certificate(
                 claim=claim,
@@ -544,7 +617,7 @@ def _certify(
                 considered=considered,
                 alpha=alpha,
                 method=method,
-                examples=tuple(np.bincount(labels, minlength=sets.shape[-1]).tolist()),
+                examples=tuple(counted.examples.tolist()),
                 population=population,
                 **fields,
             )
@@ -554,9 +627,9 @@ def _certify(
     )
 
 
-def _population(labels: np.ndarray, each: str = "") -> str:
+def _population(num_examples: int, each: str = "") -> str:
     return (
-        f"the law these {len(labels)} examples{each} were drawn from, each independently; a "
+        f"the law these {num_examples} examples{each} were drawn from, each independently; a "
         "teacher's own training rows are no such draw"
     )
 

@@ -623,3 +623,56 @@ def test_bad_input_is_refused_at_the_door(call, error, message):
 def test_labels_of_any_float_type_and_jax_arrays_are_taken():
     for dtype in (jnp.float32, jnp.bfloat16, np.float64):
         assert certify(np.asarray(SOFT, dtype), jnp.asarray(LABELS), 1).evidence.startswith("Δ ≤")
+
+
+# Certificates from counts.
+
+
+def counted(soft_labels, labels, ks):
+    return {
+        k: certificates.count_sets(
+            np.asarray(indicators.pessimistic_sets(soft_labels, labels, k)), labels
+        )
+        for k in ks
+    }
+
+
+@pytest.mark.parametrize("method", ["paper", "class_conditional", "paired"])
+def test_counts_certify_what_the_rows_do(method):
+    labels = np.arange(60) % 3
+    soft_labels = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    soft_labels[np.arange(60), labels] += 3
+    expected = certificates.certify(soft_labels, labels, [1, 2], method=method)
+    found = certificates.certify_counts(counted(soft_labels, labels, [2, 1]), method=method)
+    assert found.statement == expected.statement
+    halves = [counted(soft_labels[half], labels[half], [1]) for half in (slice(30), slice(30, 60))]
+    added = certificates.SetCounts(
+        *(a + b for a, b in zip(*(half[1] for half in halves), strict=True))
+    )
+    one = certificates.certify(soft_labels, labels, 1, method=method)
+    assert certificates.certify_counts({1: added}, method=method).statement == one.statement
+
+
+def test_counts_of_sets_and_of_first_draws_certify_what_those_do():
+    labels = np.arange(40) % 2
+    sets = np.eye(2, dtype=bool)[labels]
+    expected = certificates.certify_sets(sets, labels)
+    found = certificates.certify_counts(certificates.count_sets(sets, labels))
+    assert found.statement == expected.statement
+    draws = np.random.default_rng(0).normal(size=(40, 3, 2)).astype(np.float32)
+    expected = certificates.certify_draws(draws, labels, 1)
+    found = certificates.certify_counts(counted(draws[:, 0], labels, [1]), method="first_draw")
+    assert found.statement == expected.statement
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({}, "counts: expected SetCounts"),
+        ({1: np.eye(2)}, "counts: expected SetCounts"),
+        ({2: certificates.count_sets(np.eye(2, dtype=bool), np.arange(2))}, "k: expected 1 … 1"),
+    ],
+)
+def test_counts_that_are_none_are_refused(counts, words):
+    with pytest.raises(ValueError, match=words):
+        certificates.certify_counts(counts)

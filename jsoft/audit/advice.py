@@ -1,0 +1,208 @@
+"""Advice, computed: what would change the verdict or its certainty, with the numbers it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jsoft.audit import arithmetic
+from jsoft.audit.counts import Tally, tally, weights_in_sets
+from jsoft.audit.relabel import relabel
+from jsoft.audit.remedies import merge, set_aside, sharpen, threshold
+from jsoft.audit.trials import Advice, Trial, held_out, percent, round_up, times
+from jsoft.audit.unlabelled import Unlabelled
+from jsoft.label_kinds import Kind
+
+if TYPE_CHECKING:
+    from jsoft.audit.core import Audit
+
+
+def advise(
+    audit: Audit, counted: Tally, values: np.ndarray, labels: np.ndarray, in_first: np.ndarray
+) -> tuple[Advice, ...]:
+    """Return what to do about labels whose truth is known in part.
+
+    Args:
+      audit: what was found.
+      counted: the counts that it comes from.
+      values: `[N, C]` or `[N, R, C]` labelled rows to try remedies on.
+      labels: `[N]` their true classes.
+      in_first: `[N]` whether a row is in the first half.
+    """
+    k = audit.ks[audit.best]
+    halves = (in_first, ~in_first)
+    weights = weights_in_sets(values, audit.kind)(k)
+    trial = Trial(values, labels, halves, audit.kind, k, weights)
+    found = [*_more_rows(audit), *relabel(audit, trial)]
+    if all(half.any() for half in halves):
+        found += [
+            *_choose_k(audit, trial),
+            *threshold(trial),
+            *merge(audit, trial),
+            *set_aside(audit, trial),
+            *sharpen(trial),
+        ]
+    return (*found, *_ties(audit, counted))
+
+
+def _more_rows(audit: Audit) -> Iterator[Advice]:
+    known = audit.labelled
+    assert known is not None
+    missing = [audit.classes[y] for y in np.flatnonzero(known.examples == 0)]
+    if missing:
+        shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+        yield Advice(
+            "missing_classes",
+            f"Label rows of {shown}: without any, nothing is known of "
+            f"{'that class' if len(missing) == 1 else 'those classes'} and nothing is certified.",
+            {"classes": len(missing)},
+            held_out=False,
+        )
+    confidence = f"{100 * (1 - audit.alpha):g} %"
+    total = int(known.examples.sum())
+    if known.rows_needed is None:
+        return
+    if audit.status == "certified":
+        enough = round_up(known.rows_needed)
+        if enough < total:
+            yield Advice(
+                "more_rows",
+                f"No more labelled rows are needed: about {enough:,} of such rows are enough to "
+                f"certify Δ + γ < 1 at {confidence} in nine samples of ten; you have {total:,}.",
+                {"rows": total, "rows_needed": known.rows_needed, "more": 0},
+                held_out=False,
+            )
+    elif audit.status == "learnable":
+        more = round_up(max(1, known.rows_needed - total))
+        yield Advice(
+            "more_rows",
+            f"Label about {more:,} more rows: if the shares stay as they are, some "
+            f"{round_up(known.rows_needed):,} in all certify Δ + γ < 1 at {confidence} in nine "
+            "samples of ten.",
+            {"rows": total, "rows_needed": known.rows_needed, "more": more},
+            held_out=False,
+        )
+
+
+def _choose_k(audit: Audit, trial: Trial) -> Iterator[Advice]:
+    if len(audit.ks) == 1:
+        return
+    halves = [
+        tally(trial.values[half], trial.labels[half], kind=trial.kind, max_k=len(audit.ks))
+        for half in trial.halves
+    ]
+    scores = np.stack(
+        [arithmetic.order_of(arithmetic.degrees(of.fractional, of.examples)) for of in halves],
+        axis=1,
+    )  # [K, 2]
+    average = scores.mean(axis=1)
+    fixed = len(audit.considered) == 1
+    best = int(average.argmax())
+    held = held_out(scores)
+    if held <= 0:
+        return
+    if fixed and best != audit.best:
+        other = audit.best
+    else:
+        other = int(np.where(np.arange(len(average)) == best, -np.inf, average).argmax())
+    there = float(average[other])
+    told: dict[str, float | int | str] = {
+        "k": audit.ks[best],
+        "held_out": held,
+        "other_k": audit.ks[other],
+        "other": there,
+    }
+    cost = "with every other k looked at, Δ + γ is 1 or more"
+    if 0 < held < 1.05 * there:
+        cost = f"top-{audit.ks[other]} sets do about as well ({there:.3f})"
+    elif there > 0:
+        cost = (
+            f"top-{audit.ks[other]} sets have {there:.3f}, so they need {times(held / there)} as "
+            "many rows"
+        )
+    more = ""
+    if best == len(audit.ks) - 1 and audit.ks[best] < len(audit.classes) - 1:
+        more = " It is the largest k looked at; a larger max_k may do better."
+    yield Advice(
+        "choose_k",
+        f"Learn from the top-{audit.ks[best]} sets: D = {held:.3f} on rows not used to choose k; "
+        f"{cost}.{more}",
+        told,
+        held_out=True,
+    )
+
+
+_RULES = {
+    "fractional": "at random",
+    "first": "to the lower index",
+    "pessimistic": "against the labels",
+}
+
+
+def _ties(audit: Audit, counted: Tally) -> Iterator[Advice]:
+    known = audit.labelled
+    assert known is not None
+    if audit.kind is Kind.SETS or known.tied[audit.best] < 0.01:
+        return
+    sums = {}
+    for rule, members in zip(
+        _RULES, (counted.fractional, counted.by_index, counted.possible), strict=True
+    ):
+        found = arithmetic.degrees(members, counted.examples)
+        sums[rule] = float(found.unreliability[audit.best] + found.ambiguity[audit.best])
+    if max(sums.values()) - min(sums.values()) < 0.01:
+        return
+    k, tied = audit.ks[audit.best], float(known.tied[audit.best])
+    told = ", ".join(f"{value:.3f} {_RULES[rule]}" for rule, value in sums.items())
+    yield Advice(
+        "ties",
+        f"Break ties at random when you make top-{k} sets: {percent(tied)} of the rows tie at "
+        f"place {k}, and Δ + γ is, with ties going {told}.",
+        {"tied": tied, **sums},
+        held_out=False,
+    )
+
+
+def advise_without_labels(
+    found: Unlabelled, best: int, k: int, kind: Kind, alpha: float
+) -> tuple[Advice, ...]:
+    """Return how many rows to label, should the labels be as good as they think they are.
+
+    Args:
+      found: what is known without truth.
+      best: place of the k to use.
+      k: that k.
+      kind: candidate sets have no k.
+      alpha: level that is left for each k.
+    """
+    assert found.if_calibrated is not None
+    assert found.cells is not None
+    if found.if_calibrated.margin[best] <= 0:
+        text = (
+            "Even if these labels were calibrated, no k looked at would have Δ + γ < 1; label a "
+            "few hundred rows drawn at random to see how far they are from that."
+        )
+        return (Advice("more_rows", text, {}, held_out=False),)
+    needed = arithmetic.rows_to_certify(
+        float(found.if_calibrated.unreliability[best]),
+        found.cells[:, best],
+        found.class_shares,
+        alpha=alpha,
+    )
+    if needed is None:
+        return ()
+    sets = "the candidate sets" if kind is Kind.SETS else f"the top-{k} sets"
+    degrees = found.if_calibrated
+    return (
+        Advice(
+            "more_rows",
+            f"Label about {round_up(needed):,} rows drawn at random: if these labels are "
+            f"calibrated, {sets} have Δ = {degrees.unreliability[best]:.3f} and γ = "
+            f"{degrees.ambiguity[best]:.3f}, and that many certify Δ + γ < 1 in nine samples of "
+            "ten.",
+            {"rows_needed": needed, "more": round_up(needed)},
+            held_out=False,
+        ),
+    )

@@ -1,0 +1,228 @@
+"""The arithmetic of an audit: Δ, γ, κ, D and their limits from counts, in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from jsoft.limits import lower_limit, upper_limit
+
+
+@dataclasses.dataclass(frozen=True)
+class Degrees:
+    """Δ and γ of sets, and what follows from them; arrays over k, `[K]`.
+
+    Attributes:
+      unreliability: `[K]` Δ.
+      ambiguity: `[K]` γ, the plug-in estimate.
+      margin: `[K]` κ = 1 − Δ − γ.
+      divergence: `[K]` D(Δ, γ).
+      worst_pair: `[K, 2]` the true class and the wrong class at which γ is attained.
+      class_margin: `[K]` the least of 1 − Δ_y − γ_yi over all pairs: below 0, a class is seen as
+        another more often than as itself.
+      class_pair: `[K, 2]` the pair where it is attained.
+    """
+
+    unreliability: np.ndarray
+    ambiguity: np.ndarray
+    margin: np.ndarray
+    divergence: np.ndarray
+    worst_pair: np.ndarray
+    class_margin: np.ndarray
+    class_pair: np.ndarray
+
+
+def frequencies(members: np.ndarray, examples: np.ndarray) -> np.ndarray:
+    """Return P(i ∈ Ω | Y = y) `[C, K, C]` from summed members; NaN for classes without examples.
+
+    >>> frequencies(np.array([[[3.0, 1.0]], [[0.0, 0.0]]]), np.array([4, 0]))[:, 0]
+    array([[0.75, 0.25],
+           [ nan,  nan]])
+    """
+    present = np.where(examples > 0, examples, np.nan)
+    return members / present[:, None, None]
+
+
+def degrees(members: np.ndarray, examples: np.ndarray) -> Degrees:
+    """Return Δ, γ and what follows from them, for every k.
+
+    Args:
+      members: `[C, K, C]` summed weights by true class, k and class.
+      examples: `[C]` examples of each true class; one of them is positive.
+
+    Source: `indicators.measure`, here from counts that fit any memory.
+
+    >>> found = degrees(np.array([[[3.0, 1.0]], [[1.0, 3.0]]]), np.array([4, 4]))
+    >>> print(found.unreliability, found.ambiguity, found.class_margin)
+    [0.25] [0.25] [0.5]
+    """
+    num_classes = len(examples)
+    shares = np.moveaxis(frequencies(members, examples), 1, 0)  # [K, C, C]
+    shares = shares[:, examples > 0]
+    true = np.flatnonzero(examples > 0)
+    of_truth = shares[:, np.arange(len(true)), true]  # [K, C present]
+    wrong = np.where(np.arange(num_classes) == true[:, None], -np.inf, shares)
+    hits = members[true, :, true].sum(axis=0)
+    unreliability = np.clip(1 - hits / examples.sum(), 0, 1)
+    ambiguity = np.clip(wrong.max(axis=(1, 2)), 0, 1)
+    class_margins = of_truth[:, :, None] - wrong
+    return Degrees(
+        unreliability=unreliability,
+        ambiguity=ambiguity,
+        margin=1 - unreliability - ambiguity,
+        divergence=divergence(unreliability, ambiguity),
+        worst_pair=_pairs(wrong.reshape(len(wrong), -1).argmax(axis=1), num_classes, true),
+        class_margin=class_margins.min(axis=(1, 2)),
+        class_pair=_pairs(class_margins.reshape(len(wrong), -1).argmin(axis=1), num_classes, true),
+    )
+
+
+def _pairs(flat: np.ndarray, num_classes: int, true: np.ndarray) -> np.ndarray:
+    return np.stack([true[flat // num_classes], flat % num_classes], axis=1)
+
+
+def divergence(unreliability: np.ndarray | float, ambiguity: np.ndarray | float) -> np.ndarray:
+    """Return D(Δ, γ), 0 where Δ + γ ≥ 1; `theory.divergence` in float64, without a compilation.
+
+    >>> print(divergence(0.36, 0.25).round(12))
+    0.09
+    """
+    larger, smaller = np.maximum(unreliability, ambiguity), np.minimum(unreliability, ambiguity)
+    inside = larger + smaller < 1
+    roots = np.sqrt(np.where(inside, 1 - larger, 0)) - np.sqrt(np.where(inside, smaller, 0))
+    return np.square(roots)
+
+
+def order_of(found: Degrees) -> np.ndarray:
+    """Return what to compare k by, `[K]`: D, or a number below 0 where no learner is promised.
+
+    That is κ where Δ + γ ≥ 1, or the margin of the class that is seen as another more often than as
+    itself, if that is less.
+    """
+    least = np.minimum(found.margin, found.class_margin)
+    return np.where(least > 0, found.divergence, np.minimum(least, 0))
+
+
+def best_place(found: Degrees) -> int:
+    """Return the place of the k to use: the largest D among those that promise something.
+
+    Where none does, the largest D all the same, and the first k where D is 0 for all: the least
+    Δ + γ would be that of the largest sets, which say nothing.
+    """
+    order = order_of(found)
+    return int(order.argmax() if order.max() > 0 else found.divergence.argmax())
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Limits that hold Δ and γ between them, each with confidence 1 − α, `[K]`.
+
+    Attributes:
+      unreliability: `[K, 2]` lower and upper limit of Δ.
+      ambiguity: `[K, 2]` lower and upper limit of γ.
+    """
+
+    unreliability: np.ndarray
+    ambiguity: np.ndarray
+
+
+def limits(
+    possible: np.ndarray,
+    sure: np.ndarray,
+    reachable: np.ndarray,
+    examples: np.ndarray,
+    *,
+    alpha: float,
+) -> Limits:
+    """Return exact limits however ties are broken; a class without examples puts γ's at 1.
+
+    Args:
+      possible: `[C, K, C]` of a `Tally`.
+      sure: `[C, K, C]` of a `Tally`.
+      reachable: `[C, K]` rows whose true class is possibly in.
+      examples: `[C]`.
+      alpha: level of each interval, half of it on either side.
+
+    Derived here, as `certificates.ambiguity_interval` and `certificates.certify`.
+
+    >>> two = np.array([[[2, 0]], [[0, 2]]])
+    >>> limits(two, two, np.array([[2], [2]]), np.array([2, 2]), alpha=0.5).ambiguity.round(4)
+    array([[0. , 0.5]])
+    """
+    num_classes, max_k = reachable.shape
+    total = int(examples.sum())
+    classes = np.arange(num_classes)
+    most_missed = total - possible[classes, :, classes].sum(axis=0)
+    least_missed = total - reachable.sum(axis=0)
+    off = ~np.eye(num_classes, dtype=bool)[:, None, :]
+    most = np.where(off, possible, -1).max(axis=2)  # [C, K]
+    least = np.where(off, sure, -1).max(axis=2)
+    per_class = np.repeat(examples[:, None], max_k, axis=1)
+    num_cells = num_classes * (num_classes - 1)
+    return Limits(
+        unreliability=np.stack(
+            [
+                lower_limit(least_missed, np.full(max_k, total), alpha / 2),
+                upper_limit(most_missed, np.full(max_k, total), alpha / 2),
+            ],
+            axis=1,
+        ),
+        ambiguity=np.stack(
+            [
+                lower_limit(least, per_class, alpha / 2 / num_cells).max(axis=0),
+                upper_limit(most, per_class, alpha / 2).max(axis=0),
+            ],
+            axis=1,
+        ),
+    )
+
+
+def rows_to_certify(
+    unreliability: float, cells: np.ndarray, shares: np.ndarray, *, alpha: float
+) -> int | None:
+    """Return about how many labelled rows certify Δ + γ < 1, or None if no number under 10⁹ does.
+
+    The smallest n with U(c, n, α/2) + max over y, i of U(c_yi, n_y, α/2) < 1 in nine samples of
+    ten: c is what chance makes of Δ in 95 % of samples, and the cells, taken to be independent,
+    all stay below what is left in 95 % of samples too.
+
+    Args:
+      unreliability: Δ.
+      cells: `[C, C]` P(i ∈ Ω | Y = y), the diagonal is not read; plug-ins make n too large.
+      shares: `[C]` of the rows, one for each class, summing to one.
+      alpha: level.
+
+    Derived here; `certificates.smallest_sample` simulates it for cells that are all equal.
+
+    >>> rows_to_certify(0.2, np.full((10, 10), 2.2 / 9), np.full(10, 0.1), alpha=0.05)
+    310
+    """
+    from scipy import special
+
+    wrong = ~np.eye(len(shares), dtype=bool)
+
+    def suffices(n: int) -> bool:
+        missed = np.ceil(special.bdtrik(0.95, n, unreliability)) if unreliability > 0 else 0
+        left = 1 - float(upper_limit(min(missed, n), n, alpha / 2))
+        of_class = np.floor(n * shares).astype(np.int64)
+        if left <= 0 or of_class.min() < 1:
+            return False
+        # The largest counts whose limits are below what Δ's leaves; −1 where there is none.
+        allowed = np.floor(special.bdtrik(alpha / 2, of_class, left))
+        allowed = np.where((1 - left) ** of_class > alpha / 2, -1, allowed)
+        stays = special.bdtr(np.maximum(allowed, 0)[:, None], of_class[:, None], cells)
+        stays = np.where(allowed[:, None] < 0, 0, stays)
+        return bool(stays[wrong].prod() >= 0.95)
+
+    if unreliability + cells[wrong].max() >= 1 or not (shares > 0).all():
+        return None
+    low, high = 0, 1
+    while not suffices(high):
+        low, high = high, 2 * high
+        if high > 10**9:
+            return None
+    while high - low > max(1, high // 100):
+        middle = (low + high) // 2
+        low, high = (low, middle) if suffices(middle) else (middle, high)
+    return high

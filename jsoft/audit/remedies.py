@@ -1,0 +1,166 @@
+"""Remedies other than labels: other sets, fewer classes, sharper labels; each tried, and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jsoft.audit.counts import weights_in_sets
+from jsoft.audit.trials import Advice, Trial, gain, held_out
+from jsoft.label_kinds import Kind
+
+if TYPE_CHECKING:
+    from jsoft.audit.core import Audit
+
+_LEAST_MARGIN = 0.05  # of μ that is worth a line
+_NUM_TRIED = 3  # pairs to merge, classes to set aside
+_THRESHOLDS = (0.8, 0.5, 0.3, 0.1, 0.03, 0.01)
+_TEMPERATURES = (0.25, 0.5, 2.0, 4.0)
+_TRUNCATIONS = (1, 2, 3, 5)
+
+
+def threshold(trial: Trial) -> Iterator[Advice]:
+    """Yield sets of all classes nearly as likely as the first, where they beat the top-k sets."""
+    if trial.kind is Kind.SETS or trial.values.ndim == 3:
+        return
+    shares = trial.shares
+    relative = shares / shares.max(axis=1, keepdims=True)
+    options = [(relative >= least).astype(np.float64) for least in _THRESHOLDS]
+    scores = np.array(
+        [trial.scores(lambda half, w=w: (w[half], trial.labels[half])) for w in options]
+    )
+    found = gain(np.array(trial.scores()), scores)
+    if found is None:
+        return
+    plain, held = found
+    best = int(scores.mean(axis=1).argmax())
+    size = float(options[best].sum(axis=1).mean())
+    yield Advice(
+        "threshold",
+        f"Make sets of all classes at least {_THRESHOLDS[best]:g} times as likely as the first "
+        f"({size:.1f} classes on average): D = {held:.3f} on rows not used to choose that, against "
+        f"{plain:.3f} of the top-{trial.k} sets.",
+        {"threshold": _THRESHOLDS[best], "held_out": held, "before": plain, "size": size},
+        held_out=True,
+    )
+
+
+def merge(audit: Audit, trial: Trial) -> Iterator[Advice]:
+    """Yield the pair of classes to make one, if D of what remains is larger."""
+    assert audit.labelled is not None
+    if len(audit.classes) < 4 or trial.values.ndim == 3:
+        return
+    cells = np.nan_to_num(audit.labelled.frequencies[:, audit.best])
+    together = np.triu(cells + cells.T, 1)
+    most = np.argsort(-together, axis=None, kind="stable")[:_NUM_TRIED]
+    pairs = [divmod(int(flat), len(audit.classes)) for flat in most]
+
+    def merged(kept: int, gone: int) -> tuple[np.ndarray, np.ndarray]:
+        shares = trial.shares.astype(np.float64)
+        shares[:, kept] += shares[:, gone]
+        labels = np.where(trial.labels == gone, kept, trial.labels)
+        labels = labels - (labels > gone)
+        values = np.delete(shares, gone, axis=1)
+        values = (values > 0).astype(np.uint8) if trial.kind is Kind.SETS else values
+        kind = Kind.SETS if trial.kind is Kind.SETS else Kind.PROBABILITIES
+        k = min(trial.k, values.shape[1] - 1)
+        return weights_in_sets(values, kind)(k), labels
+
+    options = [merged(*pair) for pair in pairs]
+    scores = np.array([trial.scores(lambda half, w=w, y=y: (w[half], y[half])) for w, y in options])
+    found = gain(np.array(trial.scores()), scores)
+    if found is None:
+        return
+    plain, held = found
+    a, b = (audit.classes[i] for i in pairs[int(scores.mean(axis=1).argmax())])
+    yield Advice(
+        "merge",
+        f"Merge {a} with {b}, if the task allows: D = {held:.3f} on rows not used to choose the "
+        f"pair, against {max(0, plain):.3f}.",
+        {"first": a, "second": b, "held_out": held, "before": plain},
+        held_out=True,
+    )
+
+
+def set_aside(audit: Audit, trial: Trial) -> Iterator[Advice]:
+    """Yield the class whose rows are better left out, if D of the rest is larger."""
+    assert audit.labelled is not None
+    if len(audit.classes) < 4:
+        return
+    cells = audit.labelled.frequencies[:, audit.best].copy()
+    truth = np.diagonal(cells).copy()
+    np.fill_diagonal(cells, -np.inf)
+    margins = np.where(np.isnan(truth), np.inf, truth - np.nan_to_num(cells).max(axis=1))
+    classes = np.argsort(margins, kind="stable")[:_NUM_TRIED]
+
+    def without(y: int, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = half & (trial.labels != y)
+        return trial.weights[rows], trial.labels[rows]
+
+    if any((trial.labels[half] == y).all() for half in trial.halves for y in classes):
+        return
+    scores = np.array([trial.scores(lambda half, y=y: without(y, half)) for y in classes])
+    found = gain(np.array(trial.scores()), scores)
+    if found is None:
+        return
+    plain, held = found
+    y = int(classes[scores.mean(axis=1).argmax()])
+    yield Advice(
+        "set_aside",
+        f"Set the rows of {audit.classes[y]} aside, or label them by hand: on the rest D = "
+        f"{held:.3f} on rows not used to choose the class, against {max(0, plain):.3f}.",
+        {"class": audit.classes[y], "held_out": held, "before": plain},
+        held_out=True,
+    )
+
+
+def sharpen(trial: Trial) -> Iterator[Advice]:
+    """Yield the temperature or truncation that widens the mean-label margin μ of the raw labels."""
+    if trial.kind is Kind.SETS or trial.values.ndim == 3:
+        return
+    shares = trial.shares.astype(np.float64)
+    num_classes = shares.shape[1]
+    options: list[tuple[str, float, np.ndarray]] = [("temperature", 1.0, shares)]
+    for temperature in _TEMPERATURES:
+        # Relative to the first class, so that no small power is lost in rounding.
+        powers = (shares / shares.max(axis=1, keepdims=True)) ** (1 / temperature)
+        options.append(("temperature", temperature, powers))
+    first = weights_in_sets(shares, Kind.PROBABILITIES)
+    for kept in (m for m in _TRUNCATIONS if m < num_classes):
+        options.append(("truncate", float(kept), shares * first(kept)))
+    scores = np.array([
+        [_mean_margin(w[half] / w[half].sum(axis=1, keepdims=True), trial.labels[half])
+         for half in trial.halves]
+        for _, _, w in options
+    ])  # fmt: skip
+    plain, held = float(scores[0].mean()), held_out(scores)
+    flips = plain <= 0 < held
+    topic, value, _ = options[int(scores.mean(axis=1).argmax())]
+    if not flips and (plain <= 0 or held - plain < _LEAST_MARGIN):
+        return
+    what = (
+        f"Divide the logits by the temperature {value:g} (powers {1 / value:g} of probabilities)"
+        if topic == "temperature"
+        else f"Keep only the first {value:.0f} classes of every row"
+        if value > 1
+        else "Keep only the first class of every row"
+    )
+    yield Advice(
+        topic,
+        f"{what} before ordinary distillation: the mean-label margin μ becomes {held:.3f} on rows "
+        f"not used to choose that, against {plain:.3f}. The order of classes stays, and with it Δ, "
+        "γ and D.",
+        {"value": value, "held_out": held, "before": plain},
+        held_out=True,
+    )
+
+
+def _mean_margin(shares: np.ndarray, labels: np.ndarray) -> float:
+    """Return μ of rows `[N, C]`."""
+    present = np.unique(labels)
+    means = np.stack([shares[labels == y].mean(axis=0) for y in present])
+    truth = means[np.arange(len(present)), present]
+    means[np.arange(len(present)), present] = -np.inf
+    return float((truth - means.max(axis=1)).min())

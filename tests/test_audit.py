@@ -1,0 +1,814 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from jsoft import certificates, indicators
+from jsoft.audit import arithmetic, audit, counts, rows
+from jsoft.audit.relabel import rows_to_relabel
+from jsoft.audit.trials import gain, held_out
+from jsoft.label_kinds import Kind
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "soft_labels"
+DATA = Path(os.environ.get("JSOFT_SOFT_LABELS", SHARED))
+NAMES = [
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+]  # fmt: skip
+
+
+def labels_of(num_rows, num_classes, seed=0):
+    """Labels with every class, in no order."""
+    rng = np.random.default_rng(seed)
+    return rng.permutation(np.arange(num_rows) % num_classes)
+
+
+def probabilities(labels, num_classes, strength=1.5, seed=1):
+    """A teacher that is right more often than not, and sees class 1 as class 2 often."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(len(labels), num_classes))
+    scores[np.arange(len(labels)), labels] += strength
+    scores[labels == 1, 2 % num_classes] += 1
+    weights = np.exp(scores)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def votes_of(labels, num_classes, people=4, seed=2):
+    """Few votes, many ties."""
+    rng = np.random.default_rng(seed)
+    shares = np.full((len(labels), num_classes), 0.5 / num_classes)
+    shares[np.arange(len(labels)), labels] += 0.5
+    return rng.multinomial(people, shares)
+
+
+def swapped(num_rows=400, wrong=0.8):
+    """Hard labels of four classes, in which class 3 says 2 in a share `wrong` of its rows."""
+    labels = np.arange(num_rows) % 4
+    says = labels.copy()
+    third = np.flatnonzero(labels == 3)
+    says[third[: round(wrong * len(third))]] = 2
+    return np.eye(4)[says], labels
+
+
+# The slow reference: one row, one class, one k at a time, from the definitions.
+
+
+def reference_membership(row, k):
+    weights = []
+    for value in row:
+        above, equal = (row > value).sum(), (row == value).sum()
+        weights.append(min(1.0, max(0.0, (k - above) / equal)))
+    return np.array(weights)
+
+
+def reference_degrees(values, labels, k):
+    num_classes = values.shape[1]
+    cells = np.full((num_classes, num_classes), np.nan)
+    for y in np.unique(labels):
+        cells[y] = np.mean([reference_membership(row, k) for row in values[labels == y]], axis=0)
+    misses = [1 - reference_membership(row, k)[y] for row, y in zip(values, labels, strict=True)]
+    off = np.where(np.eye(num_classes, dtype=bool), -1, np.nan_to_num(cells, nan=-1))
+    return np.mean(misses), off.max(), np.unravel_index(off.argmax(), off.shape), cells
+
+
+def reference_margin(values, labels):
+    margins = []
+    for y in np.unique(labels):
+        mean = values[labels == y].mean(axis=0, dtype=np.float64)
+        margins.append(mean[y] - np.delete(mean, y).max())
+    return min(margins)
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "votes", "logits"])
+def test_the_table_equals_a_loop_over_rows(kind):
+    labels = labels_of(90, 5)
+    values = {
+        "probabilities": probabilities(labels, 5),
+        "votes": votes_of(labels, 5),
+        "logits": np.log(probabilities(labels, 5)),
+    }[kind]
+    found = audit(values, labels)
+    assert found.kind == kind
+    assert found.ks == (1, 2, 3, 4)
+    for place, k in enumerate(found.ks):
+        unreliability, ambiguity, _, cells = reference_degrees(values, labels, k)
+        assert_allclose(found.degrees.unreliability[place], unreliability, atol=1e-12)
+        assert_allclose(found.degrees.ambiguity[place], ambiguity, atol=1e-12)
+        assert_allclose(found.labelled.frequencies[:, place], cells, atol=1e-12)
+    assert_allclose(found.degrees.margin, 1 - found.degrees.unreliability - found.degrees.ambiguity)
+
+
+@pytest.mark.parametrize("max_k", [2, 6])
+@pytest.mark.parametrize("ties", [False, True])
+def test_counts_are_those_of_indicators_and_certificates(max_k, ties):
+    labels = labels_of(200, 7)
+    values = (votes_of(labels, 7) if ties else probabilities(labels, 7)).astype(np.float32)
+    found = counts.tally(values, labels, kind=Kind.LOGITS, max_k=max_k, block=100)
+    measured = indicators.measure(values, labels, max_k=max_k)
+    assert_allclose(found.tied / 200, measured.tied, rtol=1e-6)
+    degrees = arithmetic.degrees(found.fractional, found.examples)
+    assert_allclose(degrees.unreliability, measured.unreliability, atol=1e-6)
+    assert_allclose(degrees.ambiguity, measured.ambiguity, atol=1e-6)
+    assert_allclose(degrees.divergence, measured.divergence, atol=1e-6)
+    off = ~np.eye(7, dtype=bool)
+    for k in range(1, max_k + 1):
+        pessimistic = np.asarray(indicators.pessimistic_sets(values, labels, k))
+        for ours, theirs in zip(
+            found.sets(k), certificates.count_sets(pessimistic, labels), strict=True
+        ):
+            assert_array_equal(ours, theirs)
+        least = ~np.asarray(indicators.pessimistic_sets(-values, labels, 7 - k))
+        surely = certificates.count_sets(least, labels).members
+        assert_array_equal(found.sure[:, k - 1][off], surely[off])
+        assert_array_equal(found.reachable[:, k - 1], surely.diagonal())
+        first = np.asarray(indicators.membership(values, k, ties="first"))
+        by_index = [first[labels == y].sum(axis=0) for y in range(7)]
+        assert_array_equal(found.by_index[:, k - 1], by_index)
+
+
+def test_mean_label_margin_equals_a_loop_over_classes():
+    labels = labels_of(300, 5)
+    values = probabilities(labels, 5, strength=0.3)
+    found = audit(values, labels)
+    expected = reference_margin(values, labels)
+    assert_allclose(found.labelled.mean_margins.min(), expected, atol=1e-6)
+    assert_allclose(found.to_json()["with_labels"]["mean_label_margin"], expected, atol=1e-6)
+
+
+def test_limits_are_those_of_the_certificates_for_all_k_at_once():
+    labels = labels_of(300, 4)
+    values = votes_of(labels, 4).astype(np.float32)
+    found = audit(values, labels, kind="votes", alpha=0.1)
+    for place, k in enumerate(found.ks):
+        interval = certificates.ambiguity_interval(values, labels, k, alpha=0.1 / 3)
+        assert_allclose(found.labelled.limits.ambiguity[place], interval, rtol=1e-12)
+        one = certificates.certify(values, labels, k, alpha=0.1 / 3)
+        assert_allclose(
+            found.labelled.limits.unreliability[place, 1], one.unreliability_limit, rtol=1e-12
+        )
+    low, high = found.labelled.limits.unreliability.T
+    assert (low <= found.degrees.unreliability).all()
+    assert (found.degrees.unreliability <= high).all()
+
+
+@pytest.mark.parametrize("method", ["paper", "class_conditional", "paired"])
+@pytest.mark.parametrize("k", [None, 2])
+def test_the_certificate_is_that_of_certify(method, k):
+    labels = labels_of(200, 5)
+    values = probabilities(labels, 5)
+    found = audit(values, labels, k=k)
+    expected = certificates.certify(values, labels, k or range(1, 5), method=method)
+    assert found.labelled.certificates[method].statement == expected.statement
+
+
+def test_draws_are_all_counted_but_only_the_first_is_certified():
+    labels = labels_of(120, 4)
+    draws = np.stack([probabilities(labels, 4, seed=seed) for seed in range(3)], axis=1)
+    found = audit(draws, labels)
+    expected = certificates.certify_draws(draws, labels, range(1, 4), method="first_draw")
+    assert found.labelled.certificate.statement == expected.statement
+    pooled = audit(draws.reshape(-1, 4), np.repeat(labels, 3))
+    assert_allclose(found.degrees.unreliability, pooled.degrees.unreliability, atol=1e-12)
+    assert_array_equal(found.labelled.examples, np.bincount(labels))
+    assert found.draws == 3
+    assert "3 draws each" in found.text()
+
+
+def test_candidate_sets_have_no_k():
+    labels = labels_of(400, 5)
+    rng = np.random.default_rng(0)
+    sets = rng.random((400, 5)) < 0.2
+    sets[np.arange(400), labels] = rng.random(400) < 0.95
+    sets[~sets.any(axis=1), 0] = True
+    found = audit(sets, labels)
+    cells = np.stack([sets[labels == y].mean(axis=0) for y in range(5)])
+    assert_allclose(found.degrees.unreliability[0], 1 - sets[np.arange(400), labels].mean())
+    assert_allclose(found.degrees.ambiguity[0], np.where(np.eye(5), 0, cells).max())
+    assert found.labelled.certificate.statement == certificates.certify_sets(sets, labels).statement
+    assert found.to_json()["best_k"] is None
+    assert "these candidate sets" in found.verdict
+    assert "k =" not in found.text()
+    assert found.to_json()["with_labels"]["student_loss"]["name"] == "membership_logistic_loss"
+
+
+def test_ties_count_as_asked():
+    values, labels = np.full((40, 4), 0.25), np.arange(40) % 4
+    assert_allclose(audit(values, labels).degrees.unreliability, [0.75, 0.5, 0.25])
+    assert_allclose(audit(values, labels, ties="first").degrees.ambiguity, [1, 1, 1])
+    pessimistic = audit(values, labels, ties="pessimistic").degrees
+    assert_allclose(pessimistic.unreliability + pessimistic.ambiguity, [2, 2, 2])
+
+
+# The verdict.
+
+
+def test_verdict_certified():
+    values, labels = swapped(wrong=0)
+    found = audit(values, labels, k=1)
+    limit = certificates.certify(values.astype(np.float32), labels, 1)
+    assert found.verdict == (
+        "Learnable by top-1 sets, certified at 95 %: Δ + γ = 0.000, at most "
+        f"{limit.unreliability_limit + limit.ambiguity_limit:.3f}, is below 1."
+    )
+    assert found.status == "certified"
+    assert found.certified
+
+
+def test_verdict_not_certified_says_how_many_rows_would_be():
+    labels = labels_of(12, 4)
+    values = np.eye(4)[labels]
+    found = audit(values, labels)
+    assert found.status == "learnable"
+    assert not found.certified
+    needed = found.labelled.rows_needed
+    assert f"about {needed - 12} more labelled rows would be." in found.verdict
+    assert audit(*[np.tile(x.T, 10).T for x in (values, labels)]).certified
+
+
+def test_rows_needed_are_enough_nine_times_in_ten():
+    shares, cells = np.full(3, 1 / 3), np.full((3, 3), 0.2)
+    needed = arithmetic.rows_to_certify(0.1, cells, shares, alpha=0.05)
+    rng = np.random.default_rng(0)
+    certified = 0
+    for _ in range(200):
+        labels = np.arange(needed) % 3
+        sets = rng.random((needed, 3)) < 0.2
+        sets[np.arange(needed), labels] = rng.random(needed) < 0.9
+        certified += certificates.certify_sets(sets, labels).certified
+    assert certified / 200 > 0.85  # 200 trials know a chance of 0.9 to 0.02
+
+
+def test_rows_needed_agree_with_the_simulation_of_certificates():
+    wanted = certificates.smallest_sample(0.2, jax.random.key(0), k=1, num_classes=5, num_trials=50)
+    cells = np.full((5, 5), 0.2 / 4)
+    found = arithmetic.rows_to_certify(0.2, cells, np.full(5, 0.2), alpha=0.05)
+    assert 0.6 < found / wanted < 1.6
+
+
+def test_no_number_of_rows_certifies_what_is_false():
+    cells = np.full((2, 2), 0.6)
+    assert arithmetic.rows_to_certify(0.4, cells, np.full(2, 0.5), alpha=0.05) is None
+    assert arithmetic.rows_to_certify(0.0, cells * 0, np.array([1.0, 0.0]), alpha=0.05) is None
+
+
+def test_verdict_names_the_class_that_is_lost():
+    values, labels = swapped(wrong=0.8)
+    found = audit(values, labels, classes=["a", "b", "c", "d"], k=1)
+    assert found.status == "not_learnable"
+    assert found.verdict.startswith(
+        "Not learnable by top-1 sets: d is seen as c more often than as itself "
+        "(80 % against 20 % of its 100 rows)"
+    )
+    assert found.to_json()["with_labels"]["student_loss"]["name"] == "none"
+    assert "learns d as c" in found.text(width=500)
+
+
+def test_a_lost_class_is_not_hidden_by_a_small_mean():
+    labels = np.repeat(np.arange(10), [500] * 9 + [40])
+    says = labels.copy()
+    says[-24:] = 0  # class 9 is class 0 in 60 % of its rows, Δ is 24 in 4540
+    found = audit(np.eye(10)[says], labels)
+    assert found.degrees.margin[0] > 0.3
+    assert found.labelled.certificate.certified
+    assert not found.certified
+    assert "class 9 is seen as class 0 more often than as itself" in found.verdict
+
+
+def test_no_promise_but_no_lost_class_either():
+    # Δ + γ ≥ 1 on average, and yet every class is itself more often than any other.
+    sets = np.zeros((400, 4), bool)
+    labels = np.arange(400) % 4
+    sets[np.arange(400), labels] = np.arange(400) // 4 < 50
+    sets[np.flatnonzero(labels == 3), 3] = True
+    sets[np.flatnonzero(labels == 3)[:80], 2] = True
+    sets[~sets.any(axis=1), 0] = True
+    sets[(labels == 0) & (np.arange(400) // 4 >= 50)] = [False, True, False, False]
+    found = audit(sets, labels)
+    assert found.degrees.margin[0] <= 0 < found.degrees.class_margin[0] or (
+        found.degrees.class_margin[0] <= 0
+    )
+    assert found.status == "not_learnable"
+
+
+def test_a_class_without_rows_is_told():
+    labels = labels_of(200, 3)
+    values = np.eye(4)[labels]
+    found = audit(values, labels)
+    assert found.status == "learnable"
+    assert "class 3 has no labelled row" in found.verdict
+    assert found.advice[0].topic == "missing_classes"
+    assert found.labelled.rows_needed is None
+    assert_array_equal(np.isnan(found.labelled.mean_labels).all(axis=1), [0, 0, 0, 1])
+
+
+# What must not matter.
+
+
+def same(a, b):
+    a, b = a.to_json(), b.to_json()
+    for found in (a, b):
+        for one in (found["with_labels"] or {}).get("doubtful_rows", []):
+            del one["row"]
+    return a == b
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "votes"])
+def test_row_order_does_not_matter(kind):
+    labels = labels_of(300, 6)
+    values = probabilities(labels, 6) if kind == "probabilities" else votes_of(labels, 6)
+    order = np.random.default_rng(5).permutation(300)
+    one, other = audit(values, labels), audit(values[order], labels[order])
+    a, b = one.to_json(), other.to_json()
+    doubtful = [found["with_labels"].pop("doubtful_rows") for found in (a, b)]
+    assert a == b
+    if kind == "probabilities":  # votes tie, and the lower row goes first
+        assert [order[row["row"]] for row in doubtful[1]] == [row["row"] for row in doubtful[0]]
+
+
+def test_a_sample_of_rows_does_not_depend_on_their_order(monkeypatch):
+    monkeypatch.setattr("jsoft.audit.core._SAMPLE", 0)  # 2000 rows, the least
+    labels = labels_of(5000, 4)
+    values = votes_of(labels, 4)  # a few hundred different rows
+    order = np.random.default_rng(5).permutation(5000)
+    one, other = audit(values, labels), audit(values[order], labels[order])
+    assert one.unlabelled.sampled == 2000
+    a, b = one.to_json(), other.to_json()
+    for found in (a, b):  # votes tie, and the lower row goes first
+        del found["with_labels"]["doubtful_rows"]
+    assert a == b
+
+
+def test_block_size_does_not_matter():
+    labels = labels_of(100, 5)
+    values = votes_of(labels, 5)
+    whole = counts.tally(values, labels, kind=Kind.VOTES, max_k=3)
+    pieces = counts.tally(values, labels, kind=Kind.VOTES, max_k=3, block=35)
+    for name in ("fractional", "by_index", "possible", "sure", "both", "label_sums"):
+        assert_allclose(getattr(whole, name), getattr(pieces, name), atol=1e-12)
+    assert whole.doubtful == pieces.doubtful
+
+
+def test_class_order_permutes_the_tables():
+    labels = labels_of(300, 5)
+    values = votes_of(labels, 5)
+    order = np.array([3, 0, 4, 1, 2])  # new class j is old class order[j]
+    old, new = audit(values, labels), audit(values[:, order], np.argsort(order)[labels])
+    assert_allclose(new.degrees.unreliability, old.degrees.unreliability, atol=1e-12)
+    assert_allclose(new.degrees.ambiguity, old.degrees.ambiguity, atol=1e-12)
+    moved = old.labelled.frequencies[order][:, :, order]
+    assert_allclose(new.labelled.frequencies, moved, atol=1e-12)
+    assert_allclose(new.labelled.mean_margins, old.labelled.mean_margins[order], atol=1e-6)
+
+
+def test_rows_left_out_and_unknown_labels_do_not_count():
+    labels = labels_of(200, 4)
+    values = probabilities(labels, 4)
+    keep = np.arange(200) < 150
+    part = audit(values[:150], labels[:150])
+    assert same(part, audit(values, labels, where=keep))
+    damaged = values.copy()
+    damaged[150:] = np.nan
+    assert same(part, audit(damaged, np.where(keep, labels, 99), where=keep))
+    unknown = audit(values, np.where(keep, labels, -1))
+    assert_allclose(unknown.degrees.unreliability, part.degrees.unreliability)
+    assert unknown.rows == 200
+    assert "200 rows" in unknown.text()
+    assert "150 with a true label" in unknown.text()
+
+
+def test_a_memory_map_gives_the_same(tmp_path):
+    labels = labels_of(200, 4)
+    values = probabilities(labels, 4)
+    np.save(tmp_path / "values.npy", values)
+    assert same(
+        audit(values, labels), audit(np.load(tmp_path / "values.npy", mmap_mode="r"), labels)
+    )
+
+
+def test_random_rows_are_random_and_halves_are_halves():
+    values = np.eye(2)[np.zeros(4000, int)]  # all the same row
+    fingerprint = rows.fingerprints(values)
+    chosen, first = rows.random_rows(fingerprint, np.zeros(4000, int), np.arange(4000), 1000)
+    assert len(set(chosen.tolist())) == 1000
+    assert 400 < first.sum() < 600  # 6 standard deviations
+    assert rows.num_repeated(fingerprint) == 3999
+
+
+# Without labels.
+
+
+def test_without_labels_the_calibrated_case_is_told():
+    labels = labels_of(300, 4)
+    values = probabilities(labels, 4)
+    found = audit(values)
+    assert found.status == "unknown"
+    assert found.labelled is None
+    assert not found.certified
+    top = values.max(axis=1).mean()
+    assert_allclose(found.unlabelled.top_probability, top, rtol=1e-6)
+    assert_allclose(found.degrees.unreliability[0], 1 - top, rtol=1e-5)
+    cell = values[values.argmax(axis=1) == 2, 1].sum() / values[:, 1].sum()
+    assert_allclose(found.unlabelled.cells[1, 0, 2], cell, rtol=1e-5)
+    assert "not known without true labels" in found.verdict
+    assert "if they are calibrated" in found.verdict
+    needed = found.advice[0].numbers["rows_needed"]
+    assert 10 < needed < 10_000
+    assert found.to_json()["with_labels"] is None
+
+
+def test_without_labels_sets_ties_and_repeated_rows_are_told():
+    sets = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [1, 1, 0]], bool)
+    found = audit(sets)
+    assert found.unlabelled.set_sizes == (1, 2, 3)
+    assert found.unlabelled.repeated == 1
+    assert_allclose(found.unlabelled.constant, 0.25)
+    words = " ".join(found.text().split())
+    assert "Sets hold 1 to 3 classes" in words
+    assert "1 rows" not in words
+    votes = audit(np.array([[2, 2, 0], [3, 1, 0]]))
+    assert_allclose(votes.unlabelled.tied, [0.5, 0])
+
+
+# Advice: the advised thing is done, and the number is met.
+
+
+def advice_on(found, topic):
+    return {one.topic: one for one in found.advice}[topic]
+
+
+def test_relabelling_as_advised_flips_the_verdict_and_one_row_less_does_not():
+    values, labels = swapped(wrong=0.8)
+    found = audit(values, labels, k=1)
+    advice = advice_on(found, "relabel")
+    count = advice.numbers["rows"]
+    assert count == 31  # from 80 against 20 of a hundred to 49 against 51
+    third = np.flatnonzero((labels == 3) & (values[:, 2] == 1))
+    for rows_done, status in ((count, "not not_learnable"), (count - 1, "not_learnable")):
+        done = values.copy()
+        done[third[:rows_done]] = np.eye(4)[3]
+        again = audit(done, labels, k=1)
+        assert (again.status == "not_learnable") == (status == "not_learnable")
+    done = values.copy()
+    done[third[:count]] = np.eye(4)[3]
+    sum_of = audit(done, labels, k=1).degrees
+    assert_allclose(sum_of.unreliability[0] + sum_of.ambiguity[0], advice.numbers["after"])
+    assert f"Relabel {count} rows" in advice.text
+    assert "class 3 seen as class 2" in advice.text
+
+
+def test_relabelling_for_larger_sets_is_what_it_says():
+    labels = labels_of(300, 5)
+    values = votes_of(labels, 5, people=3)
+    weights = counts.weights_in_sets(values, Kind.VOTES)(2)
+    chosen, pairs = rows_to_relabel(weights, labels, 2, Kind.VOTES, lambda found: False, 20)
+    assert len(chosen) == len(set(chosen.tolist())) == sum(pairs.values()) == 20
+    done = values.astype(float)
+    done[chosen] = np.eye(5)[labels[chosen]]
+    before, after = (audit(x, labels, k=2, kind="votes").degrees for x in (values, done))
+    assert after.margin[1] > before.margin[1]
+
+
+def test_merging_as_advised_raises_the_divergence():
+    labels = labels_of(2000, 4)
+    values = probabilities(labels, 4, strength=4)
+    swap = (labels == 1) & (np.arange(2000) % 3 == 0)
+    values[swap] = values[swap][:, [0, 2, 1, 3]]
+    found = audit(values, labels, k=1)
+    advice = advice_on(found, "merge")
+    assert {advice.numbers["first"], advice.numbers["second"]} == {"class 1", "class 2"}
+    merged = np.stack([values[:, 0], values[:, 1] + values[:, 2], values[:, 3]], axis=1)
+    after = audit(merged, np.array([0, 1, 1, 2])[labels], k=1).degrees.divergence[0]
+    assert_allclose(advice.numbers["held_out"], after, atol=0.03)
+    assert after > found.degrees.divergence[0] + 0.05
+
+
+def test_setting_aside_as_advised_raises_the_divergence():
+    values, labels = swapped(2000, wrong=0.45)
+    found = audit(values, labels, k=1)
+    advice = advice_on(found, "set_aside")
+    assert advice.numbers["class"] == "class 3"
+    rest = audit(values, labels, where=labels != 3, k=1).degrees.divergence[0]
+    assert_allclose(advice.numbers["held_out"], rest, atol=1e-12)
+
+
+def test_thresholds_as_advised_raise_the_divergence():
+    rng = np.random.default_rng(0)
+    labels = labels_of(3000, 5)
+    values = np.full((3000, 5), 0.01)
+    values[np.arange(3000), labels] = 0.5
+    doubt = rng.random(3000) < 0.5  # two classes alike, the truth a little behind
+    wrong = (labels + 1 + rng.integers(0, 4, 3000)) % 5
+    values[doubt, wrong[doubt]] = 0.55
+    found = audit(values, labels, kind="votes")
+    advice = advice_on(found, "threshold")
+    relative = values / values.max(axis=1, keepdims=True)
+    sets = relative >= advice.numbers["threshold"]
+    assert_allclose(
+        advice.numbers["held_out"], audit(sets, labels).degrees.divergence[0], atol=0.03
+    )
+    assert advice.numbers["held_out"] > found.degrees.divergence[found.best]
+
+
+def test_sharpening_as_advised_widens_the_mean_label_margin():
+    labels = labels_of(2000, 4)
+    flat = probabilities(labels, 4, strength=3) ** 0.2
+    values = flat / flat.sum(axis=1, keepdims=True)
+    found = audit(values, labels)
+    advice = next(one for one in found.advice if one.topic in ("temperature", "truncate"))
+    if advice.topic == "temperature":
+        done = values ** (1 / advice.numbers["value"])
+    else:
+        kth = np.sort(values, axis=1)[:, -int(advice.numbers["value"]), None]
+        done = np.where(values >= kth, values, 0)
+    done = done / done.sum(axis=1, keepdims=True)
+    after = reference_margin(done, labels)
+    assert_allclose(advice.numbers["held_out"], after, atol=0.03)
+    assert after > advice.numbers["before"]
+
+
+def test_choice_of_k_is_judged_on_the_other_half():
+    labels = labels_of(1000, 5)
+    values = probabilities(labels, 5, strength=2.5)
+    found = audit(values, labels)
+    advice = advice_on(found, "choose_k")
+    assert advice.numbers["k"] == found.ks[found.best]
+    assert_allclose(advice.numbers["held_out"], found.degrees.divergence[found.best], atol=0.05)
+    assert advice.held_out
+
+
+def test_held_out_is_no_larger_than_the_best_on_the_average():
+    scores = np.random.default_rng(0).normal(size=(6, 2))
+    assert held_out(scores) <= scores.max(axis=0).mean()
+    assert held_out(np.array([[0.1, 0.2], [0.4, 0.3]])) == pytest.approx(0.35)
+
+
+def test_a_remedy_must_gain_on_both_halves():
+    before = np.array([0.4, 0.4])
+    assert gain(before, np.array([[0.6, 0.5]])) == pytest.approx((0.4, 0.55))
+    assert gain(before, np.array([[0.9, 0.3]])) is None  # one half loses
+    assert gain(before, np.array([[0.405, 0.405]])) is None  # too little
+    assert gain(-before, np.array([[-0.1, -0.1]])) is None  # still no promise
+
+
+def test_ties_are_told_with_all_three_numbers():
+    labels = labels_of(500, 4)
+    values = votes_of(labels, 4, people=2)
+    found = audit(values, labels, k=1)
+    numbers = advice_on(found, "ties").numbers
+    for ties in ("fractional", "first", "pessimistic"):
+        degrees = audit(values, labels, k=1, ties=ties).degrees
+        assert_allclose(numbers[ties], degrees.unreliability[0] + degrees.ambiguity[0])
+
+
+def test_the_words_fit_the_numbers_of_rows():
+    labels = labels_of(60, 3)
+    found = audit(np.eye(3)[labels], labels)
+    assert "1 rows" not in found.text()
+
+
+# Text, JSON, report.
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_no_line_is_wider_than_the_terminal(width, labelled):
+    labels = labels_of(500, 10)
+    values = probabilities(labels, 10)
+    found = audit(values, labels if labelled else None, classes=NAMES)
+    lines = found.text(width=width).split("\n")
+    assert max(map(len, lines)) <= width
+    assert "\x1b" not in found.text(width=width)
+    assert "\x1b[" in found.text(width=width, color=True)
+    assert "\u00a0" not in found.text(width=width)
+
+
+def test_text_says_all_of_it():
+    labels = labels_of(500, 10)
+    found = audit(probabilities(labels, 10), labels, classes=NAMES)
+    words = found.text(width=200)
+    for part in (found.verdict, "500 rows × 10 classes", "μ =", "Student loss", "α/9", "Advice"):
+        assert part in words
+    assert str(found) == found.text()
+    assert "500 rows" in repr(found)
+    assert found.verdict in repr(found)
+
+
+def test_many_k_are_cut_to_those_worth_showing():
+    labels = labels_of(300, 40)
+    found = audit(probabilities(labels, 40), labels, max_k=39)
+    lines = found.text().split("\n")
+    assert "  …" in lines
+    assert len(lines) < 70
+
+
+def keys(found):
+    if isinstance(found, dict):
+        return {name: keys(value) for name, value in found.items()}
+    return None
+
+
+def test_json_is_plain_and_its_keys_are_these():
+    labels = labels_of(200, 4)
+    found = audit(probabilities(labels, 4), labels, classes=["a", "b", "c", "d"])
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert sorted(told) == [
+        "advice", "alpha", "best_k", "certified", "classes", "draws", "k_considered", "kind",
+        "labelled_rows", "rows", "schema_version", "status", "ties", "top_k", "verdict",
+        "versions", "with_labels", "without_labels",
+    ]  # fmt: skip
+    assert sorted(told["top_k"][0]) == [
+        "ambiguity", "ambiguity_limits", "class_margin", "class_margin_pair", "divergence", "k",
+        "margin", "tied", "unreliability", "unreliability_limits", "worst_pair",
+    ]  # fmt: skip
+    assert sorted(told["with_labels"]) == [
+        "ambiguity_matrix", "certificates", "classes", "doubtful_rows", "mean_label_margin",
+        "mean_labels", "rows_needed", "student_loss", "worst_pairs",
+    ]  # fmt: skip
+    assert sorted(told["advice"][0]) == ["held_out", "numbers", "text", "topic"]
+    assert told["schema_version"] == 1
+    assert told["top_k"][0]["unreliability"] == pytest.approx(found.degrees.unreliability[0])
+
+
+def test_json_of_a_class_without_rows_has_no_nan():
+    labels = labels_of(90, 3)
+    told = audit(np.eye(4)[labels], labels).to_json()
+    json.dumps(told, allow_nan=False)
+    assert told["with_labels"]["classes"][3]["unreliability"] is None
+    assert told["with_labels"]["ambiguity_matrix"][3] == [None] * 4
+
+
+TAGS = ['<script>alert("1")</script>', "<img src=x onerror=alert(2)>", "a & b", "'\"></td>"]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_report_escapes_every_word_of_a_user(labelled):
+    labels = labels_of(200, 4)
+    values, command = probabilities(labels, 4), "jsoft audit '<b>'"
+    found = audit(values, labels if labelled else None, classes=TAGS)
+    for html in (found.html(command), found._repr_html_()):
+        assert "<script>alert" not in html
+        assert "<img" not in html
+        assert "<b>" not in html
+        assert "a & b" not in html
+        assert "'\"></td>" not in html
+        assert "&lt;script&gt;" in html
+    assert "jsoft audit &#39;&lt;b&gt;&#39;" in found.html(command)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 300])
+def test_the_report_is_one_small_page_that_loads_nothing(num_classes):
+    labels = labels_of(3000, num_classes)
+    html = audit(probabilities(labels, num_classes), labels).html()
+    assert len(html.encode()) < 2_000_000
+    for outside in ("http:", "https:", "//cdn", "src=", "@import", "url("):
+        assert outside not in html
+    assert html.startswith("<!DOCTYPE html>")
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+    assert html.count("<script>") == 1
+
+
+def test_the_report_holds_the_verdict_the_numbers_and_the_rows():
+    labels = labels_of(500, 10)
+    found = audit(probabilities(labels, 10), labels, classes=NAMES)
+    html = found.html("jsoft audit x.npy").replace("\u00a0", " ")
+    parts = ("Class by class", "Rows most worth a look", "Certificate", "jsoft audit x.npy")
+    for part in (found.verdict, f"{found.degrees.unreliability[0]:.4f}", *parts):
+        assert part.replace("<", "&lt;") in html
+    assert html.count("<circle") == 9
+    worst = found.labelled.doubtful[0]
+    assert f"<td>{worst.row}</td>" in html
+    assert "Class by class" not in audit(probabilities(labels, 10)).html()
+
+
+def test_doubtful_rows_are_those_that_prefer_another_class_most():
+    labels = labels_of(300, 5)
+    values = probabilities(labels, 5)
+    found = audit(values, labels).labelled.doubtful
+    excess = values.max(axis=1) - values[np.arange(300), labels]
+    assert [one.row for one in found] == np.argsort(-excess, kind="stable")[:20].tolist()
+    assert found[0].says == values[found[0].row].argmax()
+    assert_allclose(found[0].true_probability, values[found[0].row, found[0].true])
+
+
+# Bad input.
+
+GOOD = np.tile([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]], (4, 1))
+TRUE = np.tile([0, 1, 2], 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"labels": TRUE[:5]}, ValueError, r"labels: expected shape \[12\].*got \[5\]"),
+        ({"labels": TRUE.astype(float)}, TypeError, "labels: expected integer"),
+        ({"labels": np.where(TRUE == 1, 3, TRUE)}, ValueError, "labels: row 1: .* 0 … 2.* got 3"),
+        ({"labels": np.where(TRUE == 1, -2, TRUE)}, ValueError, "labels: row 1: .* got -2"),
+        ({"labels": np.full(12, -1)}, ValueError, "labels: expected at least one"),
+        ({"kind": "pictures"}, ValueError, "kind: expected one of probabilities.*'pictures'"),
+        ({"kind": "sets"}, ValueError, "row 0, column 0: expected sets of 0 and 1"),
+        ({"classes": ["a", "b"]}, ValueError, "classes: expected 3 names, got 2"),
+        ({"classes": ["a", "b", "a"]}, ValueError, "classes: expected different names, got 'a'"),
+        ({"classes": "abc"}, TypeError, "classes: expected 3 names"),
+        ({"k": 3}, ValueError, "k: expected 1 … 2"),
+        ({"k": 0}, ValueError, "k: expected 1 or more"),
+        ({"max_k": 3}, ValueError, "max_k: expected 1 … 2"),
+        ({"k": 2, "max_k": 1}, ValueError, "k: expected 1 or less, which is max_k, got 2"),
+        ({"k": 1.5}, TypeError, "k: expected a whole number"),
+        ({"alpha": 0.0}, ValueError, r"alpha: expected a number in \(0, 1\)"),
+        ({"ties": "random"}, ValueError, "ties: expected one of fractional, first, pessimistic"),
+        ({"where": np.zeros(12, bool)}, ValueError, "where: expected at least one row"),
+        ({"where": np.ones(5, bool)}, ValueError, "where: expected booleans of shape"),
+    ],
+)
+def test_bad_arguments_are_told(arguments, error, words):
+    with pytest.raises(error, match=words):
+        audit(GOOD, **{"labels": TRUE, **arguments})
+
+
+def test_sets_take_no_k():
+    with pytest.raises(ValueError, match="k: expected None for candidate sets"):
+        audit(GOOD > 0.25, TRUE, k=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        (np.array([[0.7, 0.3]]), np.array([0])),  # one row
+        (np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]]), np.array([0, 0])),  # one class, C > N
+        (np.full((6, 2), 0.5), np.array([0, 1] * 3)),  # nothing but ties
+        (np.eye(5)[[1, 2, 3]], np.array([2, 3, 1])),  # all wrong
+        (np.array([[1e30, -1e30], [0.0, -1e-30]]), np.array([0, 1])),  # distant logits
+    ],
+)
+def test_extremes_give_a_page_a_text_and_json(values, labels):
+    for truth in (labels, None):
+        found = audit(values, truth)
+        json.dumps(found.to_json(), allow_nan=False)
+        assert found.verdict in found.text(width=1000)
+        assert found.html().startswith("<!DOCTYPE html>")
+
+
+# Real labels.
+
+
+def real(name):
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"no {name}: JSOFT_SOFT_LABELS names its folder")
+    return np.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        ("cifar10_test_pyx.npy", {1: (0.0706, 0.0780, "cat", "dog"),
+                                  2: (0.0224, 0.7920, "truck", "automobile")}),
+        ("cifar10h_counts.npy", {1: (0.00785, 0.0180, "deer", "horse"),
+                                 2: (0.00084, 0.3995, "truck", "automobile")}),
+    ],
+)  # fmt: skip
+def test_known_figures_of_cifar10(name, figures):
+    found = audit(real(name), real("cifar10_test_labels.npy").astype(int), classes=NAMES)
+    for k, (unreliability, ambiguity, true, wrong) in figures.items():
+        assert found.degrees.unreliability[k - 1] == pytest.approx(unreliability, abs=5e-5)
+        assert found.degrees.ambiguity[k - 1] == pytest.approx(ambiguity, abs=5e-5)
+        assert [found.classes[j] for j in found.degrees.worst_pair[k - 1]] == [true, wrong]
+    assert found.certified
+
+
+def test_known_figures_of_cifar10n():
+    archive = real("cifar10n_train.npz")
+    votes = np.stack([archive[f"random{person}"] for person in (1, 2, 3)])
+    found = audit(np.eye(10, dtype=int)[votes].sum(axis=0), archive["clean"].astype(int))
+    assert found.degrees.unreliability[0] == pytest.approx(0.08821, abs=5e-6)
+    assert found.degrees.ambiguity[0] == pytest.approx(0.0778, abs=5e-5)
+    assert found.degrees.worst_pair[0].tolist() == [3, 5]
+
+
+@pytest.mark.slow
+def test_a_million_rows_stay_under_a_gigabyte(tmp_path):
+    path = str(tmp_path / "x.npy")
+    code = f"""
+import resource
+import numpy as np
+from jsoft.audit import audit
+values = np.lib.format.open_memmap({path!r}, "w+", np.float32, (1_000_000, 100))
+rng = np.random.default_rng(0)
+labels = rng.integers(0, 100, 1_000_000)
+for start in range(0, 1_000_000, 10_000):
+    block = rng.random((10_000, 100), dtype=np.float32)
+    block[np.arange(10_000), labels[start : start + 10_000]] += 0.5
+    values[start : start + 10_000] = block / block.sum(axis=1, keepdims=True)
+del values
+found = audit(np.load({path!r}, mmap_mode="r"), labels)
+assert found.certified
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1_000_000  # kilobytes
