@@ -49,6 +49,7 @@ Train = Callable[[Point, jax.Array], Mapping[str, jax.Array]]
 # Runs mapped together on one device. On a CPU a few runs fill the vector units, and more only leave
 # the cache; an accelerator wants many.
 _CPU_BATCH, _ACCELERATOR_BATCH = 4, 128
+_CPU_CACHE = 32_000_000  # bytes
 _PROGRESS_STEPS, _LARGEST_CHUNK = 64, 4096
 _LOG = logging.getLogger("jsoft")
 
@@ -367,7 +368,7 @@ def _compile(
 ) -> _Compiled:
     """Return the compiled programs, with a batch size that fits if it is ours to choose."""
     start = time.perf_counter()
-    num_runs = len(columns["seed"])
+    num_runs, cpu = len(columns["seed"]), devices[0].platform == "cpu"
     mesh = Mesh(np.array(devices), ("runs",))
     constants = jax.device_put(constants, NamedSharding(mesh, PartitionSpec()))
     tried = _usual_batch_size(num_runs, devices) if batch_size == "auto" else batch_size
@@ -387,6 +388,9 @@ def _compile(
             ]
             used = compiled.memory_analysis()
             per_run = max(per_run, used.temp_size_in_bytes // tried if used is not None else 0)
+        if batch_size == "auto" and tried > 1 and cpu and per_run > _CPU_CACHE:
+            tried = 1  # it fills the cache alone: neighbours slow a ConvNet down by a fifth
+            continue
         free = _free_bytes(devices)
         fits = max(1, free // per_run) if per_run and free else None
         if batch_size != "auto" or fits is None or tried <= fits:
