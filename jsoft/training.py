@@ -61,6 +61,7 @@ def fit(
     *,
     epochs: int,
     batch_size: int = 128,
+    microbatch_size: int | None = None,
     learning_rate: jax.Array | float = 0.1,
     momentum: jax.Array | float = 0.9,
     nesterov: bool = True,
@@ -87,6 +88,10 @@ def fit(
       key: random key; initial parameters and order of examples follow from it.
       epochs: number of passes.
       batch_size: examples a step.
+      microbatch_size: examples whose gradient is taken together, a divisor of `batch_size`, which
+        it is by default. Fewer take less memory, and on a CPU less time where activations leave the
+        cache (16, for convolutions). The sum is the same to rounding, if the network's logits of an
+        example do not depend on its batch-mates, as those of `jsoft.networks` do not.
       learning_rate: of the first step; may be traced.
       momentum: may be traced.
       nesterov: whether the momentum looks ahead.
@@ -129,6 +134,7 @@ def fit(
         key,
         epochs=epochs,
         batch_size=batch_size,
+        microbatch_size=microbatch_size,
         learning_rate=learning_rate,
         momentum=momentum,
         nesterov=nesterov,
@@ -149,6 +155,7 @@ def fit_params(
     *,
     epochs: int,
     batch_size: int = 128,
+    microbatch_size: int | None = None,
     learning_rate: jax.Array | float = 0.1,
     momentum: jax.Array | float = 0.9,
     nesterov: bool = True,
@@ -183,6 +190,7 @@ def fit_params(
         key,
         epochs=epochs,
         batch_size=batch_size,
+        microbatch_size=microbatch_size,
         learning_rate=learning_rate,
         momentum=momentum,
         nesterov=nesterov,
@@ -244,6 +252,7 @@ def train(
     observe: Callable[[Any], Any],
     epochs: int,
     batch_size: int = 128,
+    microbatch_size: int | None = None,
     learning_rate: jax.Array | float = 0.1,
     momentum: jax.Array | float = 0.9,
     nesterov: bool = True,
@@ -263,6 +272,7 @@ def train(
       observe: pure function of the parameters; what it returns comes back stacked, `[epochs, ...]`.
       epochs: number of passes.
       batch_size: examples a step.
+      microbatch_size: examples whose gradient is taken together.
       learning_rate: of the first step; may be traced.
       momentum: may be traced.
       nesterov: whether the momentum looks ahead.
@@ -291,6 +301,7 @@ def train(
         key,
         epochs=epochs,
         batch_size=batch_size,
+        microbatch_size=microbatch_size,
         learning_rate=learning_rate,
         momentum=momentum,
         nesterov=nesterov,
@@ -346,6 +357,7 @@ def _training(
     *,
     epochs: int,
     batch_size: int,
+    microbatch_size: int | None,
     learning_rate: jax.Array | float,
     momentum: jax.Array | float,
     nesterov: bool,
@@ -361,6 +373,13 @@ def _training(
     _door.check_levels(momentum=momentum)
     _door.check_at_least(0, weight_decay=weight_decay)
     _door.check_whole(1, epochs=epochs, batch_size=batch_size)
+    if microbatch_size is not None:
+        _door.check_whole(1, microbatch_size=microbatch_size)
+        if batch_size % microbatch_size:
+            raise ValueError(
+                f"microbatch_size: expected a divisor of batch_size, {batch_size}, got "
+                f"{microbatch_size}"
+            )
     draw = targets if callable(targets) else lambda _: targets
 
     def targets_of(number: jax.Array) -> Any:
@@ -379,17 +398,29 @@ def _training(
     )
     init_key, order_key = jax.random.split(key)
 
+    @jax.value_and_grad
+    def of_rows(params: Any, rows: jax.Array, all_targets: Any) -> jax.Array:
+        batch, batch_targets = jax.tree.map(lambda array: array[rows], (images, all_targets))
+        return loss(network.apply(params, _scaled(batch)), batch_targets).mean()
+
+    def loss_and_gradient(params: Any, rows: jax.Array, all_targets: Any) -> tuple[jax.Array, Any]:
+        if microbatch_size in (None, batch_size):
+            return of_rows(params, rows, all_targets)
+
+        def add(total: Any, some: jax.Array):
+            return jax.tree.map(jnp.add, total, of_rows(params, some, all_targets)), None
+
+        parts = rows.reshape(-1, microbatch_size)
+        nothing = jax.tree.map(jnp.zeros_like, (jnp.float32(0), params))
+        total, _ = lax.scan(add, nothing, parts)
+        return jax.tree.map(lambda sums: sums / len(parts), total)
+
     def epoch(state: tuple[Any, optax.OptState], number: jax.Array):
         epoch_targets = targets_of(number)
 
         def step(state: tuple[Any, optax.OptState], rows: jax.Array):
             params, optimizer_state = state
-            batch, batch_targets = jax.tree.map(lambda array: array[rows], (images, epoch_targets))
-
-            def mean_loss(params):
-                return loss(network.apply(params, _scaled(batch)), batch_targets).mean()
-
-            value, gradients = jax.value_and_grad(mean_loss)(params)
+            value, gradients = loss_and_gradient(params, rows, epoch_targets)
             updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
             return (optax.apply_updates(params, updates), optimizer_state), value
 

@@ -309,14 +309,31 @@ def test_divergence_after_a_good_start_keeps_the_best_epoch():
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 1198, 70_000])
 def test_every_epoch_visits_all_rows_once_in_a_random_order(num_rows):
     orders = np.asarray(
-        jax.vmap(lambda seed: training._order(jax.random.key(seed), num_rows))(jnp.arange(200))
+        jax.vmap(lambda seed: training._order(jax.random.key(seed), num_rows))(jnp.arange(40))
     )
     np.testing.assert_array_equal(
         np.sort(orders), np.broadcast_to(np.arange(num_rows), orders.shape)
     )
     # Where the first row lands, as a share of all places: uniform, so its mean is near one half.
     places = orders.argmin(axis=1) / max(num_rows - 1, 1)
-    assert num_rows == 1 or abs(places.mean() - 0.5) < 4 * places.std() / 200**0.5
+    assert num_rows == 1 or abs(places.mean() - 0.5) < 4 * places.std() / 40**0.5
+
+
+@pytest.mark.parametrize("microbatch_size", [1, 4, 16])
+def test_microbatches_change_nothing(microbatch_size):
+    whole, parts = (
+        train(observe=lambda params: params, microbatch_size=size)[1]
+        for size in (None, microbatch_size)
+    )
+    first = jax.tree.map(lambda array: array[0], (whole, parts))
+    chex.assert_trees_all_close(*first, rtol=1e-4, atol=1e-6)
+
+
+def test_microbatches_divide_the_batch():
+    with pytest.raises(ValueError, match="microbatch_size: expected a divisor of batch_size, 16"):
+        fit(microbatch_size=5)
+    with pytest.raises(ValueError, match="microbatch_size: expected"):
+        fit(microbatch_size=0)
 
 
 def test_large_splits_are_evaluated_in_parts():
