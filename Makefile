@@ -25,7 +25,8 @@ test: .venv/ready  ## Format, lint, types, unit tests, doctests, every tiny pres
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyrefly check
-	$(BIN)/python -m pytest -n 2
+	@# Most of the time goes into compiling; test-slow compiles as users do.
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
@@ -38,8 +39,8 @@ bench: .venv/ready  ## Beside PyTorch and themselves, on this machine; then docs
 	$(BIN)/python -m benchmarks.page
 
 bench-accelerator:  ## The same where $(PYTHON) has JAX and PyTorch for an accelerator
-	$(PYTHON) -m benchmarks.digits_sweep --students 4096
-	@for name in networks engine indicators_at_scale inner_loop; do \
+	export XLA_PYTHON_CLIENT_PREALLOCATE=false; $(PYTHON) -m benchmarks.digits_sweep --students 4096
+	@export XLA_PYTHON_CLIENT_PREALLOCATE=false; for name in networks engine indicators_at_scale inner_loop; do \
 	  $(PYTHON) -m benchmarks.$$name || exit 1; \
 	done
 

@@ -80,10 +80,11 @@ def run(config: Config, stack: contextlib.ExitStack) -> dict[str, Any]:
             one = torch_students.student(data, sets, epochs=config.epochs, threads=count)
             name = f"PyTorch, {count} thread{'s' if count > 1 else ''}"
             sides[name] = functools.partial(loop_students, one)
-        pool = stack.enter_context(torch_students.pool(data, sets, epochs=config.epochs))
-        sides[f"PyTorch, {threads} processes"] = functools.partial(
-            torch_students.train_in_pool, pool
-        )
+        if jax.default_backend() == "cpu":  # they would share one accelerator
+            pool = stack.enter_context(torch_students.pool(data, sets, epochs=config.epochs))
+            sides[f"PyTorch, {threads} processes"] = functools.partial(
+                torch_students.train_in_pool, pool
+            )
         together = torch_students.ensemble(data, sets, epochs=config.epochs)
         sides["PyTorch, torch.func"] = functools.partial(train_together, together)
 

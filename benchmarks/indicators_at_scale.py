@@ -38,6 +38,7 @@ import tyro
 
 import jsoft
 from experiments import use_all_cores
+from jsoft import sweep
 
 NUM_CLASSES, LARGEST_K = 1000, (5, 10)
 OURS = "jsoft.measure_blocks"
@@ -99,11 +100,9 @@ def run(config: Config) -> dict[str, Any]:
             for name, seconds in row["seconds"].items()
             if name != OURS
         }
-    device = jax.devices()[0]
     packages = ("jax", "jaxlib", "numpy", *(["torch"] if importlib.util.find_spec("torch") else []))
     return {
-        "device": f"{jax.device_count()} × {device.device_kind}",
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **sweep.provenance(),
         "cores": os.cpu_count(),
         "versions": {package: metadata.version(package) for package in packages},
         "classes": NUM_CLASSES,

@@ -110,7 +110,10 @@ def write_state(manager: Any, turns: int, rows: np.ndarray, state: list[np.ndarr
     from orbax.checkpoint import args
 
     kept = {"rows": rows, "digest": _digest(state), "state": state}
-    manager.save(turns, args=args.StandardSave(kept), force=True)
+    try:
+        manager.save(turns, args=args.StandardSave(kept), force=True)
+    except ValueError as error:  # what a write that failed comes to, of a full disk above all
+        raise OSError(f"the state after turn {turns} could not be written: {error}") from error
 
 
 def read_state(manager: Any, rows: np.ndarray) -> tuple[int, list[np.ndarray]] | None:

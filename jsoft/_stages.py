@@ -100,6 +100,11 @@ def _loop(jaxpr: core.Jaxpr, scan: core.JaxprEqn, kept: list[core.Var], pieces: 
     """Return the stage of a scan: its state holds the scan's results, as far as they have come."""
     length, num_carry = scan.params["length"], scan.params["num_carry"]
     turns = max(n for n in range(1, min(pieces, length) + 1) if length % n == 0)
+    if turns < min(pieces, length) / 2:
+        raise ValueError(
+            f"checkpoints: a loop of {length} goes in {turns} equal turns, far from {pieces}; "
+            "choose a number that nearly divides it, or a length with more divisors"
+        )
     size = length // turns
     params = {**scan.params, "length": size, "unroll": 1}
 

@@ -131,9 +131,10 @@ def run(
     Raises:
       TypeError, ValueError: points of unequal length, without seeds or without rows, or beyond the
         range of 32 bits; metrics that are no flat dict of real scalars and curves; sizes below one;
-        checkpoints without a path, or of a `train` without a long loop outside of jit; a
-        configuration that JSON cannot hold; `path` holding runs of another configuration or
-        program, or something else; several processes without a path.
+        checkpoints without a path, of a `train` without a long loop outside of jit, or of loops
+        that do not divide into about so many turns; a configuration that JSON cannot hold; `path`
+        holding runs of another configuration or program, or something else; several processes
+        without a path.
       OSError: the disk is full or gone; what was finished before stays.
 
     Derived here: `lax.map` inside `shard_map`, without collectives.
@@ -260,6 +261,8 @@ def write(table: pa.Table, path: str | os.PathLike[str]) -> None:
     try:
         pq.write_table(table, part, compression="zstd")
         os.replace(part, path)
+        for left in path.parent.glob(f"{path.name}.*.part"):  # by a process that was killed
+            left.unlink(missing_ok=True)
     finally:
         part.unlink(missing_ok=True)
 
@@ -622,8 +625,8 @@ def _digest(columns: dict[str, np.ndarray]) -> str:
 def _check_sizes(
     batch_size: int | Literal["auto"], chunk_size: int | None, checkpoints: int
 ) -> None:
-    if checkpoints < 0:
-        raise ValueError(f"checkpoints: expected zero or more, got {checkpoints}")
+    if checkpoints < 0 or checkpoints == 1:
+        raise ValueError(f"checkpoints: expected none (0), or two or more, got {checkpoints}")
     if (batch_size != "auto" and batch_size < 1) or (chunk_size is not None and chunk_size < 1):
         raise ValueError(
             f"batch_size, chunk_size: expected one or more, got {batch_size}, {chunk_size}"

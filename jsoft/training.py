@@ -411,7 +411,8 @@ def _training(
             return jax.tree.map(jnp.add, total, of_rows(params, some, all_targets)), None
 
         parts = rows.reshape(-1, microbatch_size)
-        nothing = jax.tree.map(jnp.zeros_like, (jnp.float32(0), params))
+        shapes = jax.eval_shape(of_rows, params, parts[0], all_targets)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         total, _ = lax.scan(add, nothing, parts)
         return jax.tree.map(lambda sums: sums / len(parts), total)
 

@@ -270,6 +270,17 @@ def test_full_disk_stops_with_a_message_and_keeps_what_was_finished(tmp_path):
     assert len(chunks) == len(kept)
 
 
+def test_full_disk_at_a_checkpoint_stops_with_a_message(tmp_path):
+    path = tmp_path / "results.parquet"
+    process = start(path, 5)
+    while not list(Path(f"{path}.parts").glob("checkpoints/*/*")) and process.poll() is None:
+        time.sleep(0.002)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100, 100))
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "runs are kept in" in stderr
+
+
 def test_watched_metric_must_exist():
     with pytest.raises(ValueError, match="watch: expected one of curve, last, got 'loss'"):
         sweep.run(train, POINTS, watch="loss")
@@ -433,7 +444,9 @@ def test_checkpoints_may_lie_in_a_relative_folder(tmp_path, monkeypatch, long_ta
 def test_checkpoints_need_a_path_and_a_long_loop(tmp_path):
     with pytest.raises(ValueError, match="path: expected a file, beside which checkpoints"):
         run_long(None)
-    with pytest.raises(ValueError, match="checkpoints: expected zero or more, got -1"):
+    with pytest.raises(
+        ValueError, match=r"checkpoints: expected none \(0\), or two or more, got -1"
+    ):
         run_long(None, checkpoints=-1)
     with pytest.raises(ValueError, match=r"checkpoints: expected .* outside of any jit"):
         sweep.run(

@@ -84,6 +84,14 @@ def test_short_loops_are_left_whole():
     assert [stage.turns for stage in stages] == [1, 5, 1]
 
 
+def test_a_loop_that_does_not_divide_is_refused():
+    def of_length_seven(x):
+        return lax.scan(lambda c, _: (jnp.sin(c), c), x, None, length=7)
+
+    with pytest.raises(ValueError, match="checkpoints: a loop of 7 goes in 1 equal turns"):
+        _stages.cut(jax.make_jaxpr(of_length_seven)(1.0), 3)
+
+
 @pytest.mark.parametrize(
     "function",
     [

@@ -76,17 +76,28 @@ def test_the_other_points_change_no_number():
     np.testing.assert_allclose(sweep.run(scalars, part)["last"].to_numpy(), whole, rtol=1e-6)
 
 
-def test_runs_are_spread_over_devices_without_talking():
+@pytest.mark.parametrize("pieces", [1, 5])
+def test_runs_are_spread_over_devices_without_talking(pieces):
     assert len(jax.devices()) == 2
     columns = sweep._check_points(POINTS)
     program, names = sweep._trace(train, columns)
     compiled = sweep._compile(
-        _stages.cut(program, 1), program.consts, columns, jax.devices(), batch_size=3, chunk_size=6
+        _stages.cut(program, pieces),
+        program.consts,
+        columns,
+        jax.devices(),
+        batch_size=3,
+        chunk_size=6,
     )
-    (turn,) = compiled.turns
-    text = turn.func.as_text()
-    assert not any(word in text for word in ("all-gather", "all-reduce", "all-to-all", "permute"))
-    found = dict(zip(names, turn([column[:6] for column in columns.values()]), strict=True))
+    assert len(compiled.turns) == (1 if pieces == 1 else 7)
+    state = [column[:6] for column in columns.values()]
+    for turn in compiled.turns:
+        text = turn.func.as_text()
+        assert not any(
+            word in text for word in ("all-gather", "all-reduce", "all-to-all", "permute")
+        )
+        state = turn(state)
+    found = dict(zip(names, state, strict=True))
     assert found["last"].sharding.device_set == set(jax.devices())
 
 
