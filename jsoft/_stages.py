@@ -98,7 +98,7 @@ def _straight(
 
 def _loop(jaxpr: core.Jaxpr, scan: core.JaxprEqn, kept: list[core.Var], pieces: int) -> Stage:
     """Return the stage of a scan: its state holds the scan's results, as far as they have come."""
-    length, num_carry = scan.params["length"], scan.params["num_carry"]
+    length, num_carry = scan.params["length"], len(_arguments(scan)[1])
     turns = max(n for n in range(1, min(pieces, length) + 1) if length % n == 0)
     if turns < min(pieces, length) / 2:
         raise ValueError(
@@ -129,10 +129,16 @@ def _loop(jaxpr: core.Jaxpr, scan: core.JaxprEqn, kept: list[core.Var], pieces: 
     return Stage(call, turns)
 
 
-def _arguments(scan: core.JaxprEqn) -> tuple[Sequence[Any], ...]:
+def _arguments(scan: Any) -> tuple[Sequence[Any], ...]:
     """Return what every turn of the scan reads, what it carries, and what it takes row by row."""
-    first = scan.params["num_consts"]
-    last = first + scan.params["num_carry"]
+    # Told by shapes, for versions of JAX name the numbers differently: a row has one axis less.
+    inside = scan.params["jaxpr"]
+    num_rows = sum(x.aval.ndim > y.ndim for x, y in zip(scan.invars, inside.in_avals, strict=True))
+    num_carry = sum(
+        x.aval.ndim == y.ndim for x, y in zip(scan.outvars, inside.out_avals, strict=True)
+    )
+    last = len(scan.invars) - num_rows
+    first = last - num_carry
     return scan.invars[:first], scan.invars[first:last], scan.invars[last:]
 
 
