@@ -169,8 +169,8 @@ SUBJECTS = (
         "Names of regions: MSRCv2",
         "msrcv2.npz --array candidates --labels-column label",
         """The condition fails, and the audit says where: one class never comes without another, so
-        sets alone cannot tell the two apart. Merge them or label them; no student loss will
-        help.""",
+        sets alone cannot tell the two apart. Merge them or label them; no loss in jsoft
+        will help.""",
         needs=("msrcv2.npz",),
         known=((1, "", "1.000", "class 3 → class 1"),),
     ),
@@ -195,8 +195,9 @@ SUBJECTS = (
         the first three (`experiments/bad_teachers.py`). An accuracy of nought would condemn it; its
         top-3 and top-4 sets hold the truth and little else that is constant, so their student
         learns. A student of its raw labels does not: μ is below 0, and the audit names the class
-        that would be learned as another. The certificate speaks of rows like these, which are the
-        teacher's own: of new images it says nothing.""",
+        that would be learned as another. “Certified” must not be believed here: the
+        certificate supposes rows drawn independently of the teacher, and these are the rows that
+        it learned from, so it applies neither to them nor to new images.""",
         make=_bad_teacher,
     ),
     Subject(

@@ -629,7 +629,7 @@ def _certify(
 
 def _population(num_examples: int, each: str = "") -> str:
     return (
-        f"the law these {num_examples} examples{each} were drawn from, each independently; a "
+        f"the law these {num_examples:,} examples{each} were drawn from, each independently; a "
         "teacher's own training rows are no such draw"
     )
 

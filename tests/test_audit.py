@@ -226,7 +226,7 @@ def test_verdict_not_certified_says_how_many_rows_would_be():
     assert found.status == "learnable"
     assert not found.certified
     needed = found.labelled.rows_needed
-    assert f"about {needed - 12} more labelled rows would be." in found.verdict
+    assert f"about {needed - 12} more labelled rows would certify Δ + γ < 1." in found.verdict
     assert audit(*[np.tile(x.T, 10).T for x in (values, labels)]).certified
 
 
@@ -277,6 +277,65 @@ def test_a_lost_class_is_not_hidden_by_a_small_mean():
     assert found.labelled.certificate.certified
     assert not found.certified
     assert "class 9 is seen as class 0 more often than as itself" in found.verdict
+
+
+def test_certified_only_if_no_class_may_be_lost():
+    labels = np.repeat(np.arange(4), [600, 600, 600, 60])
+    says = labels.copy()
+    says[-31:] = np.arange(31) % 3  # class 3 as itself in 29 of 60 rows, as class 0 in 11
+    says[-31:-11] = 0  # and now in 24
+    found = audit(np.eye(4)[says], labels, k=1)
+    assert found.labelled.certificate.certified
+    assert not found.labelled.certificates["paired"].certified
+    assert found.status == "learnable"
+    assert found.verdict.startswith(
+        "Learnable by top-1 sets on this sample: Δ + γ < 1 is certified at 95 %"
+    )
+    assert "but not that class 3 is seen as itself more often than as class 0" in found.verdict
+    assert "of its 60 rows)." in found.verdict
+    assert advice_on(found, "more_rows").text.startswith("Label more rows of class 3")
+    more = audit(np.eye(4)[np.tile(says, 20)], np.tile(labels, 20), k=1)
+    assert more.certified
+
+
+def test_the_verdict_moves_to_no_k_at_which_a_class_is_lost():
+    # At k = 1 Δ + γ < 1 is certified and class 3 lost; at k = 2 no class is, by two rows.
+    labels = np.repeat(np.arange(4), [500, 500, 500, 30])
+    first, second = labels.copy(), (labels + 1 + np.arange(1530) % 2) % 4
+    second[:500] = np.where(np.arange(500) < 2, 2, 1)
+    first[-30:], second[-30:] = np.arange(30) % 2, 3
+    scores = np.eye(4)[first] + 0.5 * np.eye(4)[second] + [0.01, 0.02, 0.03, 0.04]
+    found = audit(scores, labels, kind="logits", max_k=2)
+    assert found.best == 1
+    assert not found.is_below_one(1)
+    assert found.labelled.certificate.k == 1
+    assert found.degrees.class_margin[0] <= 0
+    assert found.place == found.best
+    assert not found.certified
+    assert found.to_json()["verdict_k"] == 2
+
+
+def test_small_numbers_are_worded_as_such():
+    labels = np.array([0] * 40 + [1] * 40 + [2])
+    says = np.where(labels == 2, 0, labels)
+    found = audit(np.eye(3)[says], labels, k=1, classes=["a", "b", "c"], alpha=1e-9)
+    assert "of its 1 row)" in found.verdict
+    assert "99.9999999 %" in found.text(width=500)
+    keep = [True] * 80 + [False]
+    as_array = audit(np.eye(3)[says], labels, where=np.array(keep))
+    assert audit(np.eye(3)[says], labels, where=keep).verdict == as_array.verdict
+
+
+def test_superset_loss_only_for_candidate_sets_and_no_limit_for_unseen_classes():
+    labels = labels_of(200, 3)
+    values = np.eye(3)[labels]
+    assert "superset" not in audit(values, labels, kind="probabilities").text(width=500)
+    told = audit(values.astype(bool), labels).text(width=500)
+    assert "jsoft.superset_log_loss; in no labelled row does a set miss the truth" in told
+    assert "if errors depend on the class alone" in told
+    unseen = audit(np.eye(4)[labels], labels).text(width=500)
+    assert "in every class with labelled rows the labels prefer the truth" in unseen
+    assert "if errors depend" not in unseen
 
 
 def test_no_promise_but_no_lost_class_either():
@@ -397,6 +456,11 @@ def test_random_rows_are_random_and_halves_are_halves():
     assert len(set(chosen.tolist())) == 1000
     assert 400 < first.sum() < 600  # 6 standard deviations
     assert rows.num_repeated(fingerprint) == 3999
+
+
+def test_different_rows_of_round_numbers_have_different_fingerprints():
+    assert rows.num_repeated(rows.fingerprints(np.eye(1000))) == 0
+    assert rows.num_repeated(rows.fingerprints(np.eye(1000, dtype=np.float32))) == 0
 
 
 # Without labels.
@@ -541,6 +605,35 @@ def test_choice_of_k_is_judged_on_the_other_half():
     assert advice.held_out
 
 
+def test_sharpening_does_not_promise_the_same_sets_where_it_cuts_them():
+    labels = labels_of(600, 4)
+    values = np.full((600, 4), 0.2)  # the truth is first, by less than it could be
+    values[np.arange(600), labels] = 0.4
+    values[np.arange(600), (labels + 1 + np.arange(600) % 3) % 4] = 0.3
+    values = values / values.sum(axis=1, keepdims=True)
+    for k, cuts in ((1, False), (2, True)):
+        advice = advice_on(audit(values, labels, k=k), "truncate")
+        assert advice.numbers["value"] == 1
+        assert ("from the full rows" in advice.text) == cuts
+        assert ("The order of classes stays" in advice.text) == (not cuts)
+
+
+def test_relabelling_that_does_not_flip_the_other_half_says_so():
+    rng = np.random.default_rng(0)
+    said = set()
+    for _ in range(20):
+        labels = np.arange(80) % 4
+        says = np.where((labels == 3) & (rng.random(80) < 0.8), 2, labels)
+        found = audit(np.eye(4)[says], labels, k=1)
+        for one in found.advice:
+            if one.topic == "relabel" and "to flip the verdict" in one.text:
+                # The first half's shares flip the second only if they suffice there.
+                doubt = "does not flip the verdict there" in one.text
+                said.add(doubt)
+                assert doubt or one.numbers["held_out"] < 1
+    assert said == {True, False}
+
+
 def test_held_out_is_no_larger_than_the_best_on_the_average():
     scores = np.random.default_rng(0).normal(size=(6, 2))
     assert held_out(scores) <= scores.max(axis=0).mean()
@@ -552,6 +645,7 @@ def test_a_remedy_must_gain_on_both_halves():
     assert gain(before, np.array([[0.6, 0.5]])) == pytest.approx((0.4, 0.55))
     assert gain(before, np.array([[0.9, 0.3]])) is None  # one half loses
     assert gain(before, np.array([[0.405, 0.405]])) is None  # too little
+    assert gain(before, np.array([[0.6, 0.5], [0.5, 0.6]])) is None  # the halves disagree
     assert gain(-before, np.array([[-0.1, -0.1]])) is None  # still no promise
 
 
@@ -619,7 +713,7 @@ def test_json_is_plain_and_its_keys_are_these():
     assert sorted(told) == [
         "advice", "alpha", "best_k", "certified", "classes", "draws", "k_considered", "kind",
         "labelled_rows", "rows", "schema_version", "status", "ties", "top_k", "verdict",
-        "versions", "with_labels", "without_labels",
+        "verdict_k", "versions", "with_labels", "without_labels",
     ]  # fmt: skip
     assert sorted(told["top_k"][0]) == [
         "ambiguity", "ambiguity_limits", "class_margin", "class_margin_pair", "divergence", "k",

@@ -11,7 +11,7 @@ from jsoft.audit import arithmetic
 from jsoft.audit.counts import Tally, tally, weights_in_sets
 from jsoft.audit.relabel import relabel
 from jsoft.audit.remedies import merge, set_aside, sharpen, threshold
-from jsoft.audit.trials import Advice, Trial, held_out, percent, round_up, times
+from jsoft.audit.trials import Advice, Trial, confidence, held_out, percent, round_up, times
 from jsoft.audit.unlabelled import Unlabelled
 from jsoft.label_kinds import Kind
 
@@ -60,7 +60,7 @@ def _more_rows(audit: Audit) -> Iterator[Advice]:
             {"classes": len(missing)},
             held_out=False,
         )
-    confidence = f"{100 * (1 - audit.alpha):g} %"
+    sure = confidence(audit.alpha)
     total = int(known.examples.sum())
     if known.rows_needed is None:
         return
@@ -70,16 +70,26 @@ def _more_rows(audit: Audit) -> Iterator[Advice]:
             yield Advice(
                 "more_rows",
                 f"No more labelled rows are needed: about {enough:,} of such rows are enough to "
-                f"certify Δ + γ < 1 at {confidence} in nine samples of ten; you have {total:,}.",
+                f"certify Δ + γ < 1 at {sure} in nine samples of ten; you have {total:,}.",
                 {"rows": total, "rows_needed": known.rows_needed, "more": 0},
                 held_out=False,
             )
+    elif audit.status == "learnable" and audit.is_below_one(audit.place):
+        least = known.classes_kept[audit.ks[audit.place]]
+        y, i = (audit.classes[j] for j in least.worst_pair)
+        yield Advice(
+            "more_rows",
+            f"Label more rows of {y}: whether it is seen as itself more often than as {i} is open "
+            f"(p = {least.p_value:.2g}), and without that nothing is certified of {y}.",
+            {"rows": total, "class": y, "p_value": least.p_value},
+            held_out=False,
+        )
     elif audit.status == "learnable":
         more = round_up(max(1, known.rows_needed - total))
         yield Advice(
             "more_rows",
-            f"Label about {more:,} more rows: if the shares stay as they are, some "
-            f"{round_up(known.rows_needed):,} in all certify Δ + γ < 1 at {confidence} in nine "
+            f"Label about {more:,} more row{'s' if more > 1 else ''}: if the shares stay as they "
+            f"are, some {round_up(known.rows_needed):,} in all certify Δ + γ < 1 at {sure} in nine "
             "samples of ten.",
             {"rows": total, "rows_needed": known.rows_needed, "more": more},
             held_out=False,
@@ -99,10 +109,10 @@ def _choose_k(audit: Audit, trial: Trial) -> Iterator[Advice]:
     )  # [K, 2]
     average = scores.mean(axis=1)
     fixed = len(audit.considered) == 1
-    best = int(average.argmax())
+    best, also = (int(place) for place in scores.argmax(axis=0))
     held = held_out(scores)
-    if held <= 0:
-        return
+    if held <= 0 or best != also or (best != audit.best and not fixed):
+        return  # the halves disagree, with each other or with all rows
     if fixed and best != audit.best:
         other = audit.best
     else:
@@ -127,8 +137,8 @@ def _choose_k(audit: Audit, trial: Trial) -> Iterator[Advice]:
         more = " It is the largest k looked at; a larger max_k may do better."
     yield Advice(
         "choose_k",
-        f"Learn from the top-{audit.ks[best]} sets: D = {held:.3f} on rows not used to choose k; "
-        f"{cost}.{more}",
+        f"Learn from the top-{audit.ks[best]} sets: D = {held:.3f} on rows not used to choose k"
+        f"{'' if audit.ties == 'fractional' else ' (ties at random)'}; {cost}.{more}",
         told,
         held_out=True,
     )
@@ -155,11 +165,14 @@ def _ties(audit: Audit, counted: Tally) -> Iterator[Advice]:
     if max(sums.values()) - min(sums.values()) < 0.01:
         return
     k, tied = audit.ks[audit.best], float(known.tied[audit.best])
-    told = ", ".join(f"{value:.3f} {_RULES[rule]}" for rule, value in sums.items())
+    told = ", ".join(
+        f"{value:.3f} {'with ties broken ' if rule == 'fractional' else ''}{_RULES[rule]}"
+        for rule, value in sums.items()
+    )
     yield Advice(
         "ties",
         f"Break ties at random when you make top-{k} sets: {percent(tied)} of the rows tie at "
-        f"place {k}, and Δ + γ is, with ties going {told}.",
+        f"place {k}, and Δ + γ is {told}.",
         {"tied": tied, **sums},
         held_out=False,
     )

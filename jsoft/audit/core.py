@@ -54,6 +54,8 @@ class Labelled:
       tied: `[K]` share of rows tied at the k-th place.
       mean_labels: `[C, C]` mean probabilities by true class; NaN for classes without rows.
       certificates: by method; "paper" (or "first_draw") is the one that the verdict speaks of.
+      classes_kept: by k considered (1 for candidate sets), whether every class is seen as itself
+        more often than as any other: "paired" at α divided by the number of k considered.
       rows_needed: about how many labelled rows in all would be certified, if the shares stay; None
         if none would.
       doubtful: rows whose label most prefers another class to the truth.
@@ -66,6 +68,7 @@ class Labelled:
     tied: np.ndarray
     mean_labels: np.ndarray
     certificates: dict[str, Certificate]
+    classes_kept: dict[int, Certificate]
     rows_needed: int | None
     doubtful: tuple[DoubtfulRow, ...]
 
@@ -128,12 +131,29 @@ class Audit:
         found = self.labelled.degrees
         if found.margin[self.place] <= 0 or found.class_margin[self.place] <= 0:
             return "not_learnable"
-        return "certified" if self.labelled.certificate.certified else "learnable"
+        sure = self.is_below_one(self.place) and self.keeps_classes(self.place)
+        return "certified" if sure else "learnable"
 
     @property
     def certified(self) -> bool:
-        """Whether Δ + γ < 1 is certified with confidence 1 − α, and no class is the exception."""
+        """Whether Δ + γ < 1, and that no class is the exception, are certified at one k.
+
+        Each of the two is tested with confidence 1 − α for all k considered, so both together are
+        claimed wrongly with chance α at most.
+        """
         return self.status == "certified"
+
+    def is_below_one(self, place: int) -> bool:
+        """Whether the upper limits add up to less than 1."""
+        assert self.labelled is not None
+        limits = self.labelled.limits
+        return bool(limits.unreliability[place, 1] + limits.ambiguity[place, 1] < 1)
+
+    def keeps_classes(self, place: int) -> bool:
+        """Whether every class is certified to be seen as itself more often than as any other."""
+        assert self.labelled is not None
+        kept = self.labelled.classes_kept[self.ks[place]].certified
+        return kept and bool(self.labelled.degrees.class_margin[place] > 0)
 
     @property
     def degrees(self) -> Degrees:
@@ -146,16 +166,17 @@ class Audit:
     def place(self) -> int:
         """Place of the k that the verdict speaks of: the best, unless only another is certified.
 
-        Limits hold for all k at once, so every k whose limits add up to less than 1 is certified.
+        Limits hold for all k at once, so wherever they add up to less than 1, Δ + γ < 1 is
+        certified. A k at which a class is lost is no alternative.
         """
-        if self.labelled is None:
+        if self.labelled is None or self.is_below_one(self.best):
             return self.best
-        limits = self.labelled.limits
-        sums = limits.unreliability[:, 1] + limits.ambiguity[:, 1]
-        certificate = self.labelled.certificate
-        if certificate.certified and sums[self.best] >= 1 and certificate.k is not None:
-            return self.ks.index(certificate.k)
-        return self.best
+        k = self.labelled.certificate.k
+        if k is None:
+            return self.best
+        other = self.ks.index(k)
+        learnable = self.labelled.degrees.class_margin[other] > 0
+        return other if learnable and self.is_below_one(other) else self.best
 
     @property
     def verdict(self) -> str:
@@ -244,6 +265,7 @@ def audit(
     Learnable by top-1 sets, certified at 95 %: Δ + γ = 0.000, at most 0.107, is below 1.
     """
     soft_labels = np.asanyarray(soft_labels)  # a memory map stays one
+    where = None if where is None else np.asarray(where)
     if kind is None:
         kind = detect(soft_labels, where=where)
     else:
@@ -327,7 +349,8 @@ def _labelled(
     }[ties]
     examples = counted.examples
     main: certificates.CountsMethod = "paper" if counted is first else "first_draw"
-    sets = first.sets(1) if kind is Kind.SETS else {k: first.sets(k) for k in considered}
+    several = {k: first.sets(k) for k in considered}
+    sets = several[1] if kind is Kind.SETS else several
     methods: tuple[certificates.CountsMethod, ...] = (main, "class_conditional", "paired")
     return Labelled(
         examples=first.examples,
@@ -342,6 +365,12 @@ def _labelled(
         certificates={
             method: certificates.certify_counts(sets, alpha=alpha, method=method)
             for method in methods
+        },
+        classes_kept={
+            k: certificates.certify_counts(
+                one, alpha=alpha / len(considered), method="paired"
+            )
+            for k, one in several.items()
         },
         rows_needed=_rows_needed(first, considered, alpha),
         doubtful=counted.doubtful,

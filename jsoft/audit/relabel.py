@@ -9,7 +9,7 @@ import numpy as np
 
 from jsoft.audit import arithmetic
 from jsoft.audit.arithmetic import Degrees
-from jsoft.audit.trials import Advice, Trial, degrees_of, percent, round_up
+from jsoft.audit.trials import Advice, Trial, degrees_of, percent, round_up, rows_in_words
 from jsoft.label_kinds import Kind
 
 if TYPE_CHECKING:
@@ -61,14 +61,17 @@ def relabel(audit: Audit, trial: Trial) -> Iterator[Advice]:
             f" With pairs and shares chosen on one half of the rows, {name} goes from {was:.3f} to "
             f"{becomes:.3f} on the other."
         )
+    if not learnable and elsewhere is not None and not _is_learnable(elsewhere[1]):
+        checked += " That does not flip the verdict there: it may take more rows than these."
+    how_many = f"{rows_in_words(count)} ({percent(count / total / scale)})"
     if learnable:
         text = (
-            f"Relabel {_rows(count)} ({percent(count / total / scale)}), where it helps most: "
+            f"Relabel {how_many}, where it helps most: "
             f"{words}. D rises from {before.divergence[0]:.3f} to {after.divergence[0]:.3f}."
         )
     elif _is_learnable(after):
         text = (
-            f"Relabel {_rows(count)} ({percent(count / total / scale)}) with the truth to flip "
+            f"Relabel {how_many} with the truth to flip "
             f"the verdict: {words}. Δ + γ falls from {_sum_of(before):.3f} to "
             f"{_sum_of(after):.3f}, and D becomes {after.divergence[0]:.3f}."
         )
@@ -184,7 +187,3 @@ def _pairs_in_words(audit: Audit, pairs: dict[tuple[int, int], int], scale: floa
         others = len(most) - 3
         words.append(f"the rest of {others} other pair{'s' if others > 1 else ''}")
     return ", ".join(words)
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' if count != 1 else ''}"

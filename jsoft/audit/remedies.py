@@ -77,10 +77,9 @@ def merge(audit: Audit, trial: Trial) -> Iterator[Advice]:
     a, b = (audit.classes[i] for i in pairs[int(scores.mean(axis=1).argmax())])
     yield Advice(
         "merge",
-        f"Merge {a} with {b}, if the task allows: D = {held:.3f} on rows not used to choose the "
-        f"pair, against {max(0, plain):.3f}.",
+        f"Merge {a} with {b}, if the task allows: D = {held:.3f} against {max(0, plain):.3f}.",
         {"first": a, "second": b, "held_out": held, "before": plain},
-        held_out=True,
+        held_out=False,  # the pairs to try come from all rows
     )
 
 
@@ -110,9 +109,9 @@ def set_aside(audit: Audit, trial: Trial) -> Iterator[Advice]:
     yield Advice(
         "set_aside",
         f"Set the rows of {audit.classes[y]} aside, or label them by hand: on the rest D = "
-        f"{held:.3f} on rows not used to choose the class, against {max(0, plain):.3f}.",
+        f"{held:.3f} against {max(0, plain):.3f}.",
         {"class": audit.classes[y], "held_out": held, "before": plain},
-        held_out=True,
+        held_out=False,  # the classes to try come from all rows
     )
 
 
@@ -147,11 +146,16 @@ def sharpen(trial: Trial) -> Iterator[Advice]:
         if value > 1
         else "Keep only the first class of every row"
     )
+    same_sets = topic == "temperature" or value >= trial.k
+    consequence = (
+        "The order of classes stays, and with it Δ, γ and D."
+        if same_sets
+        else f"Make top-{trial.k} sets before that, from the full rows: what is cut off ties."
+    )
     yield Advice(
         topic,
         f"{what} before ordinary distillation: the mean-label margin μ becomes {held:.3f} on rows "
-        f"not used to choose that, against {plain:.3f}. The order of classes stays, and with it Δ, "
-        "γ and D.",
+        f"not used to choose that, against {plain:.3f}. {consequence}",
         {"value": value, "held_out": held, "before": plain},
         held_out=True,
     )

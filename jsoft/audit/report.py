@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jsoft.audit import tables, words
-from jsoft.audit.trials import percent
+from jsoft.audit.trials import confidence, percent
 from jsoft.label_kinds import Kind
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _shared(audit: Audit) -> dict[str, Any]:
         "over_k": tables.over_k(audit),
         "best": audit.best,
         "best_k": words.best_k_in_words(audit),
-        "confidence": f"{100 * (1 - audit.alpha):g} %",
+        "confidence": confidence(audit.alpha),
     }
 
 

@@ -16,7 +16,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 def fingerprints(values: np.ndarray) -> np.ndarray:
     """Return 64 bits for every row of `[N, ...]`, equal for equal bytes, `[N]`.
 
-    Rows of different contents share theirs with a chance of about 2⁻⁴¹ a pair or less.
+    Rows of different contents share theirs with a chance of about 2⁻³³ a pair. The upper half of a
+    word is mixed into its lower first: round floats end in zeros, which no odd factor changes.
 
     >>> first, second, third = fingerprints(np.array([[0.5, 0.5], [0.25, 0.75], [0.5, 0.5]]))
     >>> bool(first == third), bool(first == second)
@@ -32,7 +33,9 @@ def fingerprints(values: np.ndarray) -> np.ndarray:
         raw = block.reshape(len(block), -1).view(np.uint8)
         if num_bytes % 8:
             raw = np.pad(raw, ((0, 0), (0, 8 * num_words - num_bytes)))
-        found[start : start + step] = np.einsum("nw,w->n", raw.view(np.uint64), odd)
+        words = raw.view(np.uint64)
+        words = words ^ (words >> np.uint64(32))
+        found[start : start + step] = np.einsum("nw,w->n", words, odd)
     return _mix(found)
 
 

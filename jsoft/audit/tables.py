@@ -8,13 +8,15 @@ numbers in [0, 1], and what is not known as None:
     rows, labelled_rows, classes,  what was looked at
     kind, draws
     alpha, ties, k_considered      how
+    verdict_k                      the k that the verdict speaks of: best_k, unless only another is
+                                   certified; None for candidate sets
     best_k                         the k to use; None for candidate sets, which have none
     top_k                          for every k: k, unreliability Δ, ambiguity γ, margin κ,
                                    divergence D, worst_pair, class_margin (below 0, a class is
                                    seen as another more often than as itself),
                                    class_margin_pair, tied, and with
                                    labels unreliability_limits, ambiguity_limits (lower, upper, for
-                                   all k at once); without labels, as if they were calibrated
+                                   all of k_considered); without labels, as if they were calibrated
     without_labels                 sampled_rows (that the following come from), repeated_rows,
                                    constant_share, entropy_bits, mean_top_probability, set_sizes,
                                    first_share
@@ -63,6 +65,7 @@ def as_dict(audit: Audit) -> dict[str, Any]:
         "draws": audit.draws,
         "alpha": audit.alpha,
         "ties": audit.ties,
+        "verdict_k": None if audit.kind is Kind.SETS else audit.ks[audit.place],
         "best_k": None if audit.kind is Kind.SETS else audit.ks[place],
         "k_considered": None if audit.kind is Kind.SETS else list(audit.considered),
         "top_k": over_k(audit),

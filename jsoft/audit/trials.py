@@ -87,7 +87,8 @@ def held_out(scores: np.ndarray) -> float:
 def gain(before: np.ndarray, after: np.ndarray) -> tuple[float, float] | None:
     """Return D before and after a remedy on rows not used to choose it; None if not worth a line.
 
-    Both halves must gain, and the mean must by more than a hundredth and a twentieth.
+    Both halves must choose the same option and gain, and the mean must by more than a hundredth and
+    a twentieth.
 
     Args:
       before: `[2]` D on either half.
@@ -97,7 +98,9 @@ def gain(before: np.ndarray, after: np.ndarray) -> tuple[float, float] | None:
     (0.25, 0.625)
     """
     first, second = after.argmax(axis=0)
-    each = np.array([after[second, 0], after[first, 1]])
+    if first != second:
+        return None
+    each = after[first]
     was, becomes = float(before.mean()), float(each.mean())
     enough = becomes - was > max(_LEAST_GAIN, _LEAST_SHARE * abs(was))
     return (was, becomes) if enough and becomes > 0 and (each > before).all() else None
@@ -127,6 +130,24 @@ def percent(share: float) -> str:
     ('7.8 %', '100 %')
     """
     return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.3g} %"
+
+
+def confidence(alpha: float) -> str:
+    """Return 1 − α in words.
+
+    >>> confidence(0.05), confidence(1e-9)
+    ('95 %', '99.9999999 %')
+    """
+    return f"{100 * (1 - alpha):.12g} %"
+
+
+def rows_in_words(count: int) -> str:
+    """Return a number of rows in words.
+
+    >>> rows_in_words(1), rows_in_words(1000)
+    ('1 row', '1,000 rows')
+    """
+    return f"{count:,} row{'s' if count != 1 else ''}"
 
 
 def times(ratio: float) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jsoft.audit.trials import percent, round_up, times
+from jsoft.audit.trials import confidence, percent, round_up, rows_in_words, times
 from jsoft.label_kinds import Kind
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def verdict(audit: Audit) -> str:
     """Return the answer in one sentence, or in two where one class is the exception."""
-    known, confidence = audit.labelled, f"{100 * (1 - audit.alpha):g} %"
+    known, sure = audit.labelled, confidence(audit.alpha)
     if known is None:
         return _verdict_without_labels(audit)
     found = known.degrees
@@ -31,18 +31,26 @@ def verdict(audit: Audit) -> str:
     often = "more often than" if seen > itself else "no less often than"
     confused = (
         f"{y} is seen as {i} {often} as itself ({percent(seen)} against {percent(itself)} of its "
-        f"{rows:,} rows)"
+        f"{rows_in_words(rows)})"
     )
+    limit = known.limits.unreliability[place, 1] + known.limits.ambiguity[place, 1]
     if audit.status == "certified":
-        limit = known.limits.unreliability[place, 1] + known.limits.ambiguity[place, 1]
         return (
-            f"Learnable by {sets}, certified at {confidence}: Δ + γ = {total:.3f}, at most "
+            f"Learnable by {sets}, certified at {sure}: Δ + γ = {total:.3f}, at most "
             f"{limit:.3f}, is below 1."
+        )
+    if audit.status == "learnable" and audit.is_below_one(place):
+        y, i = known.classes_kept[audit.ks[place]].worst_pair
+        return (
+            f"Learnable by {sets} on this sample: Δ + γ < 1 is certified at {sure} "
+            f"({total:.3f}, at most {limit:.3f}), but not that {audit.classes[y]} is seen as "
+            f"itself more often than as {audit.classes[i]} ({percent(cells[y, y])} against "
+            f"{percent(cells[y, i])} of its {rows_in_words(known.examples[y])})."
         )
     if audit.status == "learnable":
         return (
             f"Learnable on this sample by {sets} (Δ + γ = {total:.3f}), not certified at "
-            f"{confidence}: {_what_would_certify(audit, known)}."
+            f"{sure}: {_what_would_certify(audit, known)}."
         )
     if found.class_margin[place] <= 0:
         sum_of = f"Δ + γ = {total:.3f}" + (", not below 1" if total >= 1 else " notwithstanding")
@@ -70,7 +78,8 @@ def _what_would_certify(audit: Audit, known: Labelled) -> str:
     if known.rows_needed is None:
         return "with ties decided against the labels Δ + γ is 1 or more, and no more rows help"
     more = max(1, known.rows_needed - int(known.examples.sum()))
-    return f"about {round_up(more):,} more labelled rows would be"
+    plural = "s" if more > 1 else ""
+    return f"about {round_up(more):,} more labelled row{plural} would certify Δ + γ < 1"
 
 
 def _verdict_without_labels(audit: Audit) -> str:
@@ -161,11 +170,17 @@ def mean_label_in_words(audit: Audit) -> str:
     row = np.where(np.arange(len(margins)) == y, -np.inf, known.mean_labels[y])
     i = audit.classes[int(row.argmax())]
     y = audit.classes[y]
+    if mu > 0 and (known.examples == 0).any():
+        return (
+            f"Mean-label margin μ = {mu:.3f} > 0: in every class with labelled rows the labels "
+            f"prefer the truth on average, least in {y} (over {i})."
+        )
     if mu > 0:
         return (
             f"Mean-label margin μ = {mu:.3f} > 0: in every class the labels prefer the truth on "
             f"average, least in {y} (over {i}), so ordinary distillation (cross-entropy with the "
-            "labels as they are) has the right classes in the limit."
+            "labels as they are) has the right classes in the limit, if errors depend on the class "
+            "alone."
         )
     more, learns = (
         ("more than", f"learns {y} as {i}") if mu < 0 else ("as much as", f"mixes {y} up with {i}")
@@ -194,9 +209,13 @@ def student_loss(audit: Audit) -> tuple[str, str]:
                 "the sets do not separate the classes, but the mean labels do (μ > 0)"
             )
         return "none", "neither the sets nor the mean labels (μ ≤ 0) lead to the truth"
-    also = "; cross-entropy with the raw labels would do too (μ > 0)" if raw_works else ""
-    if found.unreliability[place] == 0:
-        return "superset_log_loss", f"no set misses the truth (Δ = 0){also}"
+    too = raw_works and (known.examples > 0).all()
+    also = "; cross-entropy with the raw labels would do too (μ > 0)" if too else ""
+    if audit.kind is Kind.SETS and found.unreliability[place] == 0:
+        return "superset_log_loss", (
+            "in no labelled row does a set miss the truth (Δ = 0); if some do, "
+            f"membership_logistic_loss{also}"
+        )
     if audit.kind is Kind.SETS:
         return "membership_logistic_loss", (
             f"consistent under Δ + γ < 1 for sets of any size; the superset log loss is not, "
@@ -209,7 +228,7 @@ def student_loss(audit: Audit) -> tuple[str, str]:
         )
     return "average_loss", (
         f"consistent under Δ + γ < 1 with top-{audit.ks[place]} sets; the superset log loss is "
-        f"not in general, as Δ > 0{also}"
+        f"not in general where Δ > 0{also}"
     )
 
 
@@ -279,23 +298,25 @@ def certificate_in_words(audit: Audit) -> list[str]:
     at = "" if audit.kind is Kind.SETS else f" at k = {audit.ks[place]}"
     lines = [
         f"Δ + γ < 1{at}: {_certified(missed + joined < 1)}. Δ ≤ {missed:.4f} and γ ≤ {joined:.4f}, "
-        f"together {missed + joined:.4f}, with {100 * (1 - audit.alpha):g} % confidence."
+        f"together {missed + joined:.4f}, with {confidence(audit.alpha)} confidence."
     ]
     paid = len(audit.considered)
     if paid > 1:
         lines.append(f"That pays for the choice among {paid} k: each is tested at α/{paid}.")
     elif audit.kind is not Kind.SETS:
         lines.append("Valid if k was fixed without these rows.")
-    paired = known.certificates["paired"]
+    paired = known.classes_kept[audit.ks[place]]
     y, i = (audit.classes[j] for j in paired.worst_pair)
     p = f"p = {paired.p_value:.2g} at the worst pair, {y} with {i}"
     p = p if paired.p_value > 1e-300 else "p < 1e-300 at every pair"
-    if paired.certified:
-        at = "certified" if paired.k is None else f"certified at k = {paired.k}"
-    else:
-        at = "not certified" if len(audit.considered) == 1 else "not certified at any k looked at"
-    lines.append(f"Every class seen as itself more often than as any other: {at} ({p}).")
+    kept = _certified(paired.certified)
+    lines.append(f"Every class seen as itself more often than as any other{at}: {kept} ({p}).")
     lines.append(f"About {known.certificate.population}.")
+    lines.append(
+        "Consistent and 'in the limit' suppose that labels err at random given the true class. "
+        "With one label a row from a fixed teacher, a student that can copy the teacher learns its "
+        "errors too (docs/theory.md 4.9)."
+    )
     return lines
 
 
