@@ -416,7 +416,7 @@ def test_killed_at_random_moments_between_checkpoints(attempt, tmp_path):
     folder = Path(f"{path}.parts")
     while not list(folder.glob("checkpoints/*/*")) and process.poll() is None:
         time.sleep(0.002)
-    time.sleep(random.Random(attempt).random() * 10)
+    time.sleep(random.Random(attempt).random() * 1.5)  # of some five seconds
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not path.exists()
