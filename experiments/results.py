@@ -112,8 +112,12 @@ def read(folder: Path, expected: Mapping[str, Any]) -> Tables:
     """Return the tables that `run` wrote, if they are those that the options describe.
 
     Raises:
-      ValueError: no tables there, or tables made with other options.
+      ValueError: no tables there, an interrupted run, or tables made with other options.
     """
+    for left in folder.glob("*.parquet.parts"):
+        raise ValueError(
+            f"out: {left} is not finished; run without --plot-only, which goes on from it"
+        )
     if not (folder / "results.parquet").exists():
         raise ValueError(
             f"out: expected {folder / 'results.parquet'} to redraw from; run without --plot-only "

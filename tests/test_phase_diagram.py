@@ -195,3 +195,16 @@ def test_generators_and_networks_of_the_options_train(generator, k, network, tmp
     assert len(figure.subfigs) == 2
     summary = phase_diagram.summarise(tables)
     assert 0 <= summary["accuracy_at_0_0"] <= 1
+
+
+@pytest.mark.slow  # for its times, which another test beside it would spoil
+def test_second_start_hardly_compiles(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    seconds = []
+    for out in ("first", "second"):
+        done = command("phase_diagram", "--preset", "tiny", "--out", out, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        summary = json.loads((tmp_path / out / "summary.json").read_text(encoding="utf-8"))
+        seconds.append(summary["compile_seconds"])
+    assert list((tmp_path / "jsoft" / "programs").iterdir())
+    assert seconds[1] < min(1.5, seconds[0])

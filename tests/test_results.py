@@ -50,6 +50,9 @@ def test_saved_table_carries_its_provenance_and_reads_back(tmp_path):
         results.read(tmp_path, {"a": 2})
     with pytest.raises(ValueError, match="run without --plot-only first"):
         results.read(tmp_path / "elsewhere", {})
+    (tmp_path / "surface.parquet.parts").mkdir()
+    with pytest.raises(ValueError, match=r"surface\.parquet\.parts is not finished; run without"):
+        results.read(tmp_path, {"a": 1})
 
 
 def test_save_refuses_a_file_of_another_configuration(tmp_path):
