@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import importlib.metadata
 import importlib.util
-import json
 import math
 import os
 import sys
@@ -33,6 +32,7 @@ import numpy as np
 import tyro
 from jax import lax
 
+from benchmarks.results import agree, spread, standard_error, write
 from experiments import use_all_cores
 from jsoft import datasets, losses, networks, sweep, targets, training
 
@@ -119,7 +119,7 @@ def run(config: Config, stack: contextlib.ExitStack) -> dict[str, Any]:
             "mapping_pays_from": math.ceil((once[MAPPED] - paid) / saved) if saved > 0 else None,
             "students_a_round": len(accuracies[name]) // config.rounds,
             "accuracy": float(np.mean(accuracies[name])),
-            "standard_error": _standard_error(accuracies[name]),
+            "standard_error": standard_error(accuracies[name]),
             "agrees": agree(accuracies[name], accuracies[MAPPED]),
         }
     return {
@@ -214,12 +214,6 @@ def matmul_peak(repeats: int = 50_000) -> tuple[float, dict[str, Any]]:
     return 2 * BATCH * 64 * 64 * repeats * jax.device_count() / seconds / 1e9, notes
 
 
-def agree(accuracies: list[float], others: list[float]) -> bool:
-    """Return whether two means differ by less than three standard errors, or less than 0.01."""
-    error = np.hypot(_standard_error(accuracies), _standard_error(others))
-    return bool(abs(np.mean(accuracies) - np.mean(others)) < max(3 * error, 0.01))
-
-
 def report(results: dict[str, Any]) -> str:
     """Return the results as a person reads them."""
     lines = [
@@ -232,8 +226,8 @@ def report(results: dict[str, Any]) -> str:
     for name, side in results["sides"].items():
         pays = side["mapping_pays_from"]
         lines.append(
-            f"{name:20}{_spread(side['ms_per_student']):>20}"
-            f"{'' if name == MAPPED else _spread(side['times_mapped']):>21}"
+            f"{name:20}{spread(side['ms_per_student']):>20}"
+            f"{'' if name == MAPPED else spread(side['times_mapped']):>21}"
             f"{side['accuracy']:>9.3f} ± {side['standard_error']:.3f}"
             f"{side['compile_seconds']:>7.1f} s"
             f"{'' if pays is None else pays:>11}{'' if side['agrees'] else '  DISAGREES'}"
@@ -247,20 +241,12 @@ def report(results: dict[str, Any]) -> str:
     ]
     if jax.default_backend() == "cpu":
         lines.append(
-            f"Mapped: {_spread(results['gflops_mapped'])} GFLOP/s, "
-            f"{_spread(results['share_of_peak'])} of a loop of [128, 64] @ [64, 64] on all cores."
+            f"Mapped: {spread(results['gflops_mapped'])} GFLOP/s, "
+            f"{spread(results['share_of_peak'])} of a loop of [128, 64] @ [64, 64] on all cores."
         )
     if "torch" not in results["versions"]:
         lines.append("PyTorch is skipped: it is not installed.")
     return "\n".join(lines)
-
-
-def _standard_error(values: list[float]) -> float:
-    return float(np.std(values) / len(values) ** 0.5)
-
-
-def _spread(values: list[float]) -> str:
-    return f"{np.median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
 
 
 def main() -> None:
@@ -269,11 +255,8 @@ def main() -> None:
     use_all_cores()
     with contextlib.ExitStack() as stack:
         results = run(config, stack)
-    path = config.out or Path("docs", "results", f"bench-digits-{jax.default_backend()}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(report(results))
-    print(f"written: {path}")
+    write(results, "digits", config.out)
     if not all(side["agrees"] for side in results["sides"].values()):
         sys.exit("the sides' accuracies differ: they do not train the same student")
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -37,6 +36,7 @@ import numpy as np
 import tyro
 
 import jsoft
+from benchmarks.results import spread, write
 from experiments import use_all_cores
 from jsoft import sweep
 
@@ -222,8 +222,8 @@ def report(results: dict[str, Any]) -> str:
     for name, row in results["sides"].items():
         lines += ["", f"{name}, {row['rows']:,} rows"]
         for side, seconds in row["seconds"].items():
-            times = "" if side == OURS else f"   we take {_spread(row['times'][side])} times that"
-            lines.append(f"  {side:22}{_spread(seconds):>22} s{times}")
+            times = "" if side == OURS else f"   we take {spread(row['times'][side])} times that"
+            lines.append(f"  {side:22}{spread(seconds):>22} s{times}")
         if row.get("peak_megabytes"):
             lines.append(f"  peak memory of ours {row['peak_megabytes']:.0f} MB")
     worst = max(results["largest_difference"].values())
@@ -233,21 +233,13 @@ def report(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _spread(values: list[float]) -> str:
-    return f"{np.median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
-
-
 def main() -> None:
     """Read the command line, measure, print, and write the numbers."""
     config = tyro.cli(Config, prog="python -m benchmarks.indicators_at_scale")
     use_all_cores()
     results = run(config)
-    name = f"bench-indicators-{jax.default_backend()}.json"
-    path = config.out or Path("docs", "results", name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(report(results))
-    print(f"written: {path}")
+    write(results, "indicators", config.out)
     if not results["agrees"]:
         sys.exit("the indicators differ from those of the loop")
 

@@ -10,7 +10,6 @@ and nothing else: the floor under any training of this network.
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from benchmarks.digits_sweep import (
     map_students,
     student,
 )
+from benchmarks.results import spread, write
 from experiments import keep_compiled_programs, use_all_cores
 from jsoft import datasets, losses, networks, sweep, training
 
@@ -135,7 +135,7 @@ def report(results: dict[str, Any]) -> str:
     ]
     for name, values in results["ms_per_student"].items():
         lines.append(
-            f"{name:32}{np.median(values):7.2f} ({min(values):.2f}–{max(values):.2f}) ms a student,"
+            f"{name:32}{spread(values):>20} ms a student,"
             f" {np.median(np.array(values) / whole):5.0%} of the training"
         )
     gflops = (
@@ -150,11 +150,8 @@ def main() -> None:
     use_all_cores()
     keep_compiled_programs()  # every round compiles anew
     results = run(config)
-    path = config.out or Path("docs", "results", f"bench-inner-loop-{jax.default_backend()}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(report(results))
-    print(f"written: {path}")
+    write(results, "inner-loop", config.out)
 
 
 if __name__ == "__main__":

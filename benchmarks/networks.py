@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import os
 import sys
 import tempfile
@@ -33,6 +32,7 @@ import optax
 import tyro
 from jax import lax
 
+from benchmarks.results import agree, spread, write
 from experiments import use_all_cores
 from jsoft import datasets, networks, sweep, training
 
@@ -321,12 +321,6 @@ def matmul_peak(size: int = 1024, repeats: int = 50) -> tuple[float, dict[str, A
     return 2 * size**3 * repeats * jax.device_count() / seconds / 1e9, notes
 
 
-def agree(accuracies: list[float], others: list[float]) -> bool:
-    """Return whether two means differ by less than three standard errors, or less than 0.01."""
-    error = np.hypot(*(np.std(values) / len(values) ** 0.5 for values in (accuracies, others)))
-    return bool(abs(np.mean(accuracies) - np.mean(others)) < max(3 * error, 0.01))
-
-
 def report(results: dict[str, Any]) -> str:
     """Return the results as a person reads them."""
     lines = [
@@ -341,22 +335,18 @@ def report(results: dict[str, Any]) -> str:
             "" if accuracy is None else f"  {accuracy[OURS]:.3f}, PyTorch {accuracy[PYTORCH]:.3f}"
         )
         lines.append(
-            f"{name:28}{_spread(ms[OURS]):>20}{_spread(ms[PYTORCH]):>20}"
-            f"{_spread(row['times_pytorch']):>20}{_spread(row['gflops'][OURS]):>18}"
+            f"{name:28}{spread(ms[OURS]):>20}{spread(ms[PYTORCH]):>20}"
+            f"{spread(row['times_pytorch']):>20}{spread(row['gflops'][OURS]):>18}"
             f"{np.median(row['share_of_peak']):>8.2f}{row['bytes_per_run'] / 1e6:>10.0f}"
             f"{row['compile_seconds']:>7.1f} s{seen}{'' if row['agrees'] else '  DISAGREES'}"
         )
     lines += [
         "",
-        f"Matrix products of 1,024×1,024: {_spread(results['gflops_matmul_peak'])} GFLOP/s on all"
+        f"Matrix products of 1,024×1,024: {spread(results['gflops_matmul_peak'])} GFLOP/s on all"
         " cores.",
         "A step of ours: of a sweep that keeps every core busy with a training of its own.",
     ]
     return "\n".join(lines)
-
-
-def _spread(values: list[float]) -> str:
-    return f"{np.median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
 
 
 def main() -> None:
@@ -366,11 +356,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:  # each round compiles the same programs
         jax.config.update("jax_compilation_cache_dir", folder)
         results = run(config)
-    path = config.out or Path("docs", "results", f"bench-networks-{jax.default_backend()}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(report(results))
-    print(f"written: {path}")
+    write(results, "networks", config.out)
     if not all(row["agrees"] for row in results["rows"].values()):
         sys.exit("the sides' accuracies differ: they do not train the same networks")
 

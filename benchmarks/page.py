@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.results import spread
+
 REPOSITORY = Path(__file__).parents[1]
 RESULTS, WORDS = REPOSITORY / "docs" / "results", Path(__file__).with_name("performance.md")
 PAGE = REPOSITORY / "docs" / "performance.md"
@@ -104,14 +106,6 @@ def draw(table: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def spread(values: Sequence[float]) -> str:
-    """Return the median and the range, three digits each."""
-    low, middle, high = (
-        f"{x:#.3g}".rstrip(".") for x in (min(values), np.median(values), max(values))
-    )
-    return f"{middle} ({low}–{high})"
-
-
 def inner_loop(found: dict[str, Any]) -> str:
     """Return where the time of a digits student goes, in Markdown."""
     parts = found["inner-loop"]["ms_per_student"]
@@ -126,6 +120,7 @@ def inner_loop(found: dict[str, Any]) -> str:
 def page(found: dict[str, Any]) -> str:
     """Return the page."""
     digits, indicators = found["digits"], found["indicators"]
+    loop = np.median(digits["sides"]["PyTorch, 1 thread"]["ms_per_student"])
     one_by_one = digits["sides"]["JAX, one at a time"]["mapping_pays_from"]
     torch_pays = digits["sides"]["PyTorch, 1 thread"]["mapping_pays_from"]
     peaks = [
@@ -149,6 +144,8 @@ def page(found: dict[str, Any]) -> str:
         pays_jax=one_by_one,
         stream_megabytes=f"{max(map(np.max, peaks)):,.0f}",
         shares=", ".join(f"{name} {share:.0%}" for name, share in shares.items()),
+        commits=", ".join(sorted({found[part]["git_revision"][:9] for part in PARTS})),
+        floor=f"{loop / np.median(found['inner-loop']['ms_per_student']['products alone']):.0f}",
     )
 
 
