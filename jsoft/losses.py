@@ -54,17 +54,38 @@ def soft_cross_entropy(logits: ArrayLike, soft_labels: ArrayLike) -> jax.Array:
     >>> print(f"{soft_cross_entropy(logits, jnp.array([0.5, 0.5, 0.0])):.4f}")  # 1.5 log 2
     1.0397
     """
-    logits, soft_labels = jnp.asarray(logits), jnp.asarray(soft_labels)
-    _check_logits(logits)
-    if not jnp.issubdtype(soft_labels.dtype, jnp.floating):
-        raise TypeError(
-            f"soft_labels: expected floating-point probabilities, got dtype {soft_labels.dtype}; "
-            "for class indices use jax.nn.one_hot(labels, num_classes), or "
-            "optax.losses.softmax_cross_entropy_with_integer_labels"
-        )
-    _check_shape_of_logits("soft_labels", soft_labels, logits)
-    _check_probabilities("soft_labels", soft_labels)
+    logits, soft_labels = _checked_logits_and_soft_labels(logits, soft_labels)
     return optax.losses.safe_softmax_cross_entropy(logits, soft_labels)
+
+
+def kl_divergence(logits: ArrayLike, soft_labels: ArrayLike) -> jax.Array:
+    """Return the Kullback–Leibler divergence of the soft label d from p, `[...]`.
+
+        KL(d ‖ p) = Σ_i d_i (log d_i − log p_i),  p = softmax(logits),  where 0 log 0 = 0
+
+    Its gradient in the logits is that of `soft_cross_entropy`; its value is 0 at p = d, the entropy
+    of d less. For distillation at a temperature T divide both logits by it and multiply by T²:
+    `T**2 * kl_divergence(student / T, temperature_softmax(teacher, temperature=T))`.
+
+    Args:
+      logits: `[..., C]` floats; −∞ rules out a class, at no cost where its label is 0.
+      soft_labels: `[..., C]` probabilities.
+
+    Raises:
+      TypeError, ValueError: as `soft_cross_entropy`.
+
+    Standard. optax's own gives NaN where a class is ruled out that the label leaves out.
+
+    >>> logits = jnp.log(jnp.array([0.5, 0.25, 0.25]))
+    >>> print(f"{kl_divergence(logits, jnp.array([0.5, 0.5, 0.0])):.4f}")  # 0.5 log 2
+    0.3466
+    """
+    logits, soft_labels = _checked_logits_and_soft_labels(logits, soft_labels)
+    # Both branches of `where` have to be finite for the gradient to be.
+    inside = soft_labels > 0
+    log_labels = jnp.log(jnp.where(inside, soft_labels, 1))
+    log_probabilities = jnp.where(inside, jax.nn.log_softmax(logits), 0)
+    return (soft_labels * (log_labels - log_probabilities)).sum(axis=-1)
 
 
 def superset_log_loss(logits: ArrayLike, candidate_sets: ArrayLike) -> jax.Array:
@@ -312,6 +333,23 @@ def _check_probabilities(name: str, rows: jax.Array) -> None:
         if bad.any():
             row = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
             raise ValueError(f"{name}: expected {expected}, got {found[row]:g} in row {list(row)}")
+
+
+def _checked_logits_and_soft_labels(
+    logits: ArrayLike, soft_labels: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Return the two arguments as arrays, checked."""
+    logits, soft_labels = jnp.asarray(logits), jnp.asarray(soft_labels)
+    _check_logits(logits)
+    if not jnp.issubdtype(soft_labels.dtype, jnp.floating):
+        raise TypeError(
+            f"soft_labels: expected floating-point probabilities, got dtype {soft_labels.dtype}; "
+            "for class indices use jax.nn.one_hot(labels, num_classes), or "
+            "optax.losses.softmax_cross_entropy_with_integer_labels"
+        )
+    _check_shape_of_logits("soft_labels", soft_labels, logits)
+    _check_probabilities("soft_labels", soft_labels)
+    return logits, soft_labels
 
 
 def _check_logits_and_sets(

@@ -316,6 +316,68 @@ def randomised_response(
     return jax.nn.one_hot(told, num_classes)
 
 
+def uniform_label_noise(
+    labels: ArrayLike, key: jax.Array, *, num_classes: int, rate: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Return labels of which some were drawn anew, and which of them are wrong now, both `[...]`.
+
+    With probability `rate` a label gives way to a class drawn uniformly from all C, the true one
+    among them: a share rate · (1 − 1/C) ends up wrong. For a share s of wrong labels ask for
+    rate = s C / (C − 1).
+
+    Args:
+      labels: `[...]` integers, the true classes.
+      key: random key; the same key at a higher rate spoils the same labels and more.
+      num_classes: C.
+      rate: in [0, 1]; may be traced.
+
+    Returns:
+      Integer labels, and booleans that are true where a label changed.
+
+    Raises:
+      TypeError, ValueError: labels that are not integers in range, a rate outside [0, 1].
+
+    Source: symmetric noise, e.g. van Rooyen, Menon & Williamson (NeurIPS 2015).
+
+    >>> noisy, changed = uniform_label_noise(
+    ...     jnp.arange(10), jax.random.key(0), num_classes=10, rate=0.5)
+    >>> bool((changed == (noisy != jnp.arange(10))).all())
+    True
+    """
+    labels, key, redrawn = _spoilt(labels, key, num_classes, rate)
+    drawn = jax.random.randint(key, labels.shape, 0, num_classes, labels.dtype)
+    noisy = jnp.where(redrawn, drawn, labels)
+    return noisy, noisy != labels
+
+
+def flip_label_noise(
+    labels: ArrayLike, key: jax.Array, *, num_classes: int, rate: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Return labels of which a share `rate` became the next class, and which, both `[...]`.
+
+    With probability `rate` the label y gives way to y + 1 (mod C).
+
+    Args:
+      labels: `[...]` integers, the true classes.
+      key: random key; the same key at a higher rate flips the same labels and more.
+      num_classes: C.
+      rate: in [0, 1]; may be traced.
+
+    Returns:
+      Integer labels, and booleans that are true where a label changed.
+
+    Raises:
+      TypeError, ValueError: labels that are not integers in range, a rate outside [0, 1].
+
+    Source: pair flips, e.g. Han et al., "Co-teaching" (NeurIPS 2018).
+
+    >>> flip_label_noise(jnp.array([0, 1, 2]), jax.random.key(0), num_classes=3, rate=1.0)[0]
+    Array([1, 2, 0], dtype=int32)
+    """
+    labels, _, flipped = _spoilt(labels, key, num_classes, rate)
+    return jnp.where(flipped, (labels + 1) % num_classes, labels), flipped
+
+
 def pseudo_labels(logits: ArrayLike) -> jax.Array:
     """Return a model's answers as one-hot labels, d_i = 1[i = argmax z], `[..., C]`.
 
@@ -339,6 +401,19 @@ def pseudo_labels(logits: ArrayLike) -> jax.Array:
     _door.check_classes("logits", logits)
     _door.check_finite("logits", logits)
     return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
+
+
+def _spoilt(
+    labels: ArrayLike, key: jax.Array, num_classes: int, rate: ArrayLike
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the labels, checked, a key for what takes their place, and where something does."""
+    _door.check_whole(2, num_classes=num_classes)
+    _door.check_labels("labels", labels, num_classes=num_classes)
+    _door.check_scalar(rate=rate)
+    _door.check_levels(rate=rate)
+    labels = jnp.asarray(labels)
+    where_key, what_key = jax.random.split(key)
+    return labels, what_key, jax.random.uniform(where_key, labels.shape) < rate
 
 
 def _realisable(unreliability: Any, ambiguity: Any, num_classes: int, k: int | None) -> Any:

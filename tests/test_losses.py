@@ -32,6 +32,10 @@ def reference_soft(z, d):
     return -sum(w * q for w, q in zip(d, log_softmax(z), strict=True) if w > 0)
 
 
+def reference_kl(z, d):
+    return sum(w * (math.log(w) - q) for w, q in zip(d, log_softmax(z), strict=True) if w > 0)
+
+
 def reference_superset(z, members):
     inside = [q for q, m in zip(log_softmax(z), members, strict=True) if m]
     if not inside:
@@ -60,6 +64,7 @@ SET_LOSSES = {
 }
 ALL = {
     "soft": (losses.soft_cross_entropy, reference_soft, SOFT),
+    "kl": (losses.kl_divergence, reference_kl, SOFT),
     **{name: (loss, reference, SETS) for name, (loss, reference) in SET_LOSSES.items()},
 }
 each_loss = pytest.mark.parametrize(("loss", "reference", "targets"), ALL.values(), ids=ALL)
@@ -123,6 +128,26 @@ def test_soft_labels_have_a_gradient_too():
     """Labels that are learnt: the slope along d_i is −log p_i, at d_i = 0 as well."""
     found = jax.grad(losses.soft_cross_entropy, argnums=1)(LOGITS[0, 0], jnp.asarray(SOFT[0, 0]))
     assert_allclose(found, [-q for q in log_softmax(LOGITS[0, 0])], rtol=1e-5)
+
+
+def test_divergence_is_the_cross_entropy_less_the_entropy():
+    entropy = -np.where(SOFT > 0, SOFT * np.log(np.where(SOFT > 0, SOFT, 1)), 0).sum(axis=-1)
+    expected = losses.soft_cross_entropy(LOGITS, SOFT) - entropy
+    assert_allclose(losses.kl_divergence(LOGITS, SOFT), expected, rtol=1e-5, atol=1e-6)
+    assert_allclose(losses.kl_divergence(np.log(SOFT[1]), SOFT[1]), 0, atol=1e-6)
+    both = [
+        jax.grad(lambda z, f=f: f(z, SOFT).sum())(LOGITS)
+        for f in (losses.kl_divergence, losses.soft_cross_entropy)
+    ]
+    assert_allclose(*both, rtol=1e-5, atol=1e-6)
+
+
+def test_divergence_and_its_slopes_are_finite_where_a_class_is_ruled_out():
+    logits, label = jnp.array([0.0, -jnp.inf, 1.0]), jnp.array([0.5, 0.0, 0.5])
+    value, slopes = jax.value_and_grad(losses.kl_divergence, argnums=(0, 1))(logits, label)
+    assert_allclose(value, reference_kl([0.0, 1.0], [0.5, 0.5]), rtol=1e-6)
+    assert_allclose(slopes[0], [1 / (1 + math.e) - 0.5, 0, 0.5 - 1 / (1 + math.e)], rtol=1e-5)
+    assert np.isfinite(slopes[1]).all()
 
 
 @each_loss

@@ -1,24 +1,32 @@
-"""The README's examples run, and print what it says they print."""
+"""The examples of README and pages run, and print what the pages say they print."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+REPOSITORY = Path(__file__).parents[1]
+PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/systems/*.md"))]
+BLOCKS = {
+    page.stem: re.findall(r"```(\w+)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for page in PAGES
+}
+PYTHON = [
+    (page, i)
+    for page, blocks in BLOCKS.items()
+    for i, (language, _) in enumerate(blocks)
+    if language == "python"
+]
 
 
-PYTHON = [i for i, (language, _) in enumerate(BLOCKS) if language == "python"]
-
-
-@pytest.mark.parametrize("block", PYTHON)
-def test_python_block_runs_and_prints_what_follows_it(block, capsys):
-    names = {}
-    for i in PYTHON[: PYTHON.index(block) + 1]:  # later examples use names of earlier ones
-        capsys.readouterr()
-        exec(compile(BLOCKS[i][1], f"README block {i}", "exec"), names)
-    language, text = BLOCKS[block + 1]
+@pytest.mark.parametrize(("page", "block"), PYTHON)
+def test_python_block_runs_and_prints_what_follows_it(page, block, capsys):
+    names, blocks = {}, BLOCKS[page]
+    for other, i in PYTHON:  # later examples use names of earlier ones
+        if other == page and i <= block:
+            capsys.readouterr()
+            exec(compile(blocks[i][1], f"{page} block {i}", "exec"), names)
+    language, text = blocks[block + 1] if block + 1 < len(blocks) else ("", "")
     if language == "text":
         assert capsys.readouterr().out.split() == text.split()
     if "table" in names:

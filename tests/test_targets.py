@@ -220,6 +220,28 @@ def test_more_privacy_only_hides_more_labels():
     np.testing.assert_array_equal(mapped[1], told(2.0))
 
 
+NOISES = {"uniform": targets.uniform_label_noise, "flip": targets.flip_label_noise}
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+def test_label_noise_has_the_rates_of_its_definition(noise):
+    label_noise = jax.jit(lambda rate: noise(LABELS, jax.random.key(0), num_classes=5, rate=rate))
+    told, changed = map(np.asarray, label_noise(0.4))
+    np.testing.assert_array_equal(changed, told != LABELS)
+    rates = np.stack([np.bincount(told[y == LABELS], minlength=5) / 8000 for y in range(5)])
+    if noise is targets.uniform_label_noise:
+        expected = 0.6 * np.eye(5) + 0.4 / 5
+    else:
+        expected = 0.6 * np.eye(5) + 0.4 * np.roll(np.eye(5), 1, axis=1)
+    np.testing.assert_allclose(rates, expected, atol=0.028)  # five standard errors
+    for rate, share in ((0.0, 0.0), (1.0, 0.8 if noise is targets.uniform_label_noise else 1.0)):
+        assert np.mean(label_noise(rate)[1]) == pytest.approx(share, abs=0.01)
+    assert (np.asarray(label_noise(0.7)[1]) >= changed).all()  # the same and more
+    eager, _ = noise(LABELS[:24].reshape(4, 6), jax.random.key(1), num_classes=5, rate=0.4)
+    assert eager.shape == (4, 6)
+    assert jnp.issubdtype(eager.dtype, jnp.integer)
+
+
 def test_noisy_labels_keep_the_shape_of_their_labels():
     for labels in (LABELS[:24].reshape(2, 3, 4), np.array(2)):
         assert noisy(labels=labels).shape == (*labels.shape, 5)
@@ -298,6 +320,23 @@ BAD = {
     "response below zero": (ValueError, "epsilon: expected 0 or more", lambda: told(-1.0)),
     "boundless response": (ValueError, "epsilon: expected a finite", lambda: told(np.inf)),
     "response out of range": (ValueError, "labels: .*got 5", lambda: told(1.0, LABELS + 1)),
+    "label noise above one": (
+        ValueError,
+        r"rate: .*\[0, 1\], got 1.5",
+        lambda: targets.uniform_label_noise(LABELS, jax.random.key(0), num_classes=5, rate=1.5),
+    ),
+    "label noise by class": (
+        ValueError,
+        r"rate: expected one number, got shape \[5\]",
+        lambda: targets.flip_label_noise(
+            LABELS, jax.random.key(0), num_classes=5, rate=np.zeros(5)
+        ),
+    ),
+    "label noise out of range": (
+        ValueError,
+        "labels: .*got 5",
+        lambda: targets.flip_label_noise(LABELS + 1, jax.random.key(0), num_classes=5, rate=0.5),
+    ),
     "integer logits": (TypeError, "logits: ", lambda: targets.pseudo_labels([[0, 1]])),
     "pseudo-label NaN": (ValueError, "logits: ", lambda: targets.pseudo_labels(SOFT * np.nan)),
     "pseudo-label of one class": (ValueError, "logits: ", lambda: targets.pseudo_labels([[0.5]])),
