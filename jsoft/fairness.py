@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -129,7 +130,8 @@ def absld_loss(
         return losses.kl_divergence(logits, soft_labels)
 
     of_adv, of_nat = divergence(adv_logits, temp_adv), divergence(nat_logits, temp_nat)
-    return adv_weight * of_adv + (1 - adv_weight) * of_nat
+    weight = jnp.asarray(adv_weight, of_adv.dtype)
+    return weight * of_adv + (1 - weight) * of_nat
 
 
 def class_risk_sums(
@@ -203,7 +205,7 @@ def update_class_temperatures(
     _door.check_at_least(0, rate=rate)
     _door.check_positive(min_temperature=min_temperature, max_temperature=max_temperature)
     if _door.is_concrete(min_temperature):
-        _door.check_at_least(float(min_temperature), max_temperature=max_temperature)
+        _door.check_at_least(float(np.asarray(min_temperature)), max_temperature=max_temperature)
     known = jnp.isfinite(risk)
     # On a scale from the least risk, 0, to the greatest, 1, equal ones are exactly equal. A mean
     # that is off by its last digit would otherwise make gaps, and the largest counts whatever size.
