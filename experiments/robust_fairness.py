@@ -606,16 +606,23 @@ def summarise(tables: results.Tables) -> dict[str, Any]:
             }
             for (epsilon, width, arm), at_end in students.items()
         ],
-        "temperatures": {
-            str(label): _spread(value)
-            for label, value in enumerate(_of_first(config, students, 1)["temp_adv"][:, -1].T)
-        },
+        "nsd_lower_than_rslad": _lower(students),
         "reading": _reading(config, students),
         "seeds": config["seeds"],
         "dataset": config["dataset"],
         "train_rows": config["train_rows"],
         "test_rows": config["test_rows"],
     }
+
+
+def _lower(students: Students) -> str:
+    """Return in how many pairs of students of balanced rows NSD is lower than with rate 0."""
+    drops = [
+        students[epsilon, width, Arm(0.0)]["nsd"][:, -1] - ours["nsd"][:, -1]
+        for (epsilon, width, arm), ours in students.items()
+        if arm.rate and not arm.imbalanced
+    ]
+    return f"in {(np.stack(drops) > 0).sum()} of {np.size(drops)} pairs"
 
 
 def _of_first(config: dict[str, Any], students: Students, rate: int, **arm: bool) -> Columns:
@@ -751,8 +758,14 @@ def _reading(config: dict[str, Any], students: Students) -> dict[str, Any]:
         "gain": absld["robust_accuracy"] - rslad["robust_accuracy"],
     }
     return {
+        "by_class": {
+            name: [_spread(of_class) for of_class in values.T]
+            for name, values in {**found, **of_classes, "margin": absld["class_margin"]}.items()
+        },
         "spearman": {
-            predictor: {name: _spread(correlation(x, y)) for name, y in found.items()}
+            predictor: {
+                name: _spread(correlation(x, y)) for name, y in found.items() if name != predictor
+            }
             for predictor, x in {**of_classes, "temperature": absld["temp_adv"]}.items()
         },
         "missed": {name: _spread(x.mean(axis=1)) for name, x in first_places.items()},
@@ -766,7 +779,7 @@ def _reading(config: dict[str, Any], students: Students) -> dict[str, Any]:
     }
 
 
-FLOOR = 5e-4  # of the panel of indicators, which has a logarithmic axis
+FLOOR = 2e-4  # of the panel of indicators, which has a logarithmic axis
 GREY, BLUE, ORANGE, PURPLE, GREEN = "0.45", "#0072b2", "#d55e00", "#aa4499", "#009e73"
 
 
@@ -781,9 +794,9 @@ def plot(tables: results.Tables) -> Figure:
     _plot_seeds(fair, config, students)
     _plot_classes(classes, config, students)
     _plot_temperatures(heat, config, students)
-    left, right = bottom.subfigures(1, 2, width_ratios=[1.15, 1])
+    left, right = bottom.subfigures(1, 2, width_ratios=[1, 1.12])
     _plot_limits(left, config, students)
-    labels, predicts = right.subplots(1, 2)
+    labels, predicts = right.subplots(1, 2, width_ratios=[1, 1.3])
     _plot_labels(labels, config, students)
     _plot_prediction(predicts, config, students)
     return figure
@@ -833,7 +846,7 @@ def _plot_classes(axes: Axes, config: dict[str, Any], students: Students) -> Non
     axes.set_xticks(places, [str(label) for label in order])
     axes.set(ylim=(0, 1), xlabel="class", ylabel="accuracy under PGD-20")
     axes.legend(loc="lower right", handletextpad=0.2, borderaxespad=0)
-    axes.set_title("b   Classes, the hardest first", loc="left")
+    axes.set_title("b   Classes, the hardest first; ± 1 s.d.", loc="left")
 
 
 def _plot_temperatures(axes: Axes, config: dict[str, Any], students: Students) -> None:
@@ -867,7 +880,7 @@ def _plot_temperatures(axes: Axes, config: dict[str, Any], students: Students) -
             va="center",
             color=colour,
         )
-    axes.set_title("c   Temperatures by class", loc="left")
+    axes.set_title("c   Temperatures, range of seeds", loc="left")
 
 
 def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
@@ -927,9 +940,8 @@ def _plot_labels(axes: Axes, config: dict[str, Any], students: Students) -> None
         mean, spread = values.mean(axis=0), values.std(axis=0)
         axes.plot(epochs, still.mean(axis=0), color=colour, lw=0.8, ls=":")
         axes.plot(epochs, mean, color=colour, lw=1.3)
-        axes.fill_between(
-            epochs, np.maximum(mean - spread, 1e-9), mean + spread, color=colour, alpha=0.15, lw=0
-        )
+        if np.ptp(mean) > 0:
+            axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)
         ends[text] = max(mean[-1], FLOOR), colour
     axes.set_yscale("log")
     axes.set(ylim=(FLOOR, 1.2), xlim=(epochs[0], epochs[-1]), xlabel="epoch")
@@ -945,7 +957,7 @@ def _plot_labels(axes: Axes, config: dict[str, Any], students: Students) -> None
             va="center",
             color=colour,
         )
-    axes.set_title("f   Its labels (dots: at τ = 1)", loc="left")
+    axes.set_title("f   Labels (dots: τ = 1)", loc="left")
 
 
 def _plot_prediction(axes: Axes, config: dict[str, Any], students: Students) -> None:
@@ -963,9 +975,9 @@ def _plot_prediction(axes: Axes, config: dict[str, Any], students: Students) -> 
     axes.set_yticks([0.5, 1, 2, 5], ["0.5", "1", "2", "5"])
     axes.margins(0.12)
     axes.minorticks_off()
-    axes.set(xlabel="1 − margin of the class, at τ = 1", ylabel="final temperature τ")
+    axes.set(xlabel="1 − margin at τ = 1", ylabel="final temperature τ")
     rho = f"{correlation(x, y).mean():.2f}".replace("-", "−")
-    axes.set_title(f"g   Hard classes: ρ = {rho}", loc="left")
+    axes.set_title(f"g   Classes: ρ = {rho}", loc="left")
 
 
 def report(summary: dict[str, Any]) -> str:
@@ -983,6 +995,8 @@ def report(summary: dict[str, Any]) -> str:
 {results.claim_lines(summary)}
 
 {table}
+
+NSD lower than RSLAD's {summary["nsd_lower_than_rslad"]}
 """
 
 

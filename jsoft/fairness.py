@@ -8,14 +8,11 @@ for classes that the student finds hard and smoother ones for those it finds eas
 
 and moves the temperatures after every epoch by the class-wise risk of the student. There are two
 tables of them, for the labels of attacked and of clean images; the teacher sees the clean image
-for both. With all temperatures at 1 this is RSLAD, robust soft label adversarial distillation. In
-outline, with `attacks.linf_pgd`:
+for both. With all temperatures at 1 this is RSLAD, robust soft label adversarial distillation.
 
-    state = init_absld(num_classes)
-    every step:   attack with the loss soft_cross_entropy(f(x′), class_temperature_targets(...)),
-                  descend on absld_loss(f(x′), f(x), z(x), y, state.temp_adv, state.temp_nat).mean()
-                  state = add_risks(state, cross-entropies of f(x′), f(x) with y, y)
-    every epoch:  state, risks = end_epoch(state)
+    every step    attack with soft_cross_entropy(f(x′), class_temperature_targets(…)), descend on
+                  absld_loss(f(x′), f(x), …).mean(), add_risks of the cross-entropies of both
+    every epoch   end_epoch
 
 The loss of the released code is divided by C and has 1e-5 inside a logarithm, which changes no
 gradient. To copy its step size divide the mean of ours by C: to change the learning rate would
@@ -58,8 +55,7 @@ def class_temperature_targets(
     Source: arXiv 2312.05508 and its released code.
 
     >>> logits = jnp.log(jnp.array([[9.0, 1.0], [9.0, 1.0]]))
-    >>> temperatures = jnp.array([1.0, 2.0])
-    >>> soft_labels = class_temperature_targets(logits, jnp.array([0, 1]), temperatures)
+    >>> soft_labels = class_temperature_targets(logits, jnp.array([0, 1]), jnp.array([1.0, 2.0]))
     >>> print([round(float(d), 4) for d in soft_labels[:, 0]])
     [0.9, 0.75]
     """
@@ -148,7 +144,7 @@ def class_risk_sums(
       num_classes: C.
 
     Raises:
-      TypeError, ValueError: losses that are not `[B]` floats, labels of wrong dtype, shape, range.
+      TypeError, ValueError: losses or labels of wrong dtype, shape or range.
 
     Source: released code of arXiv 2312.05508.
 
@@ -189,8 +185,7 @@ def update_class_temperatures(
       max_temperature: τ_max, at least τ_min; may be traced.
 
     Raises:
-      TypeError, ValueError: tables of wrong dtype or shape; temperatures or bounds that are not
-        above zero, a negative rate, bounds the wrong way round.
+      TypeError, ValueError: tables of wrong dtype or shape, rate or bounds out of range.
 
     Source: arXiv 2312.05508, with defaults of its released code; what happens to classes without
     a finite risk is ours.
@@ -239,10 +234,8 @@ class AbsldState(NamedTuple):
 def init_absld(num_classes: int) -> AbsldState:
     """Return the state of the start: all temperatures 1, nothing counted.
 
-    Raises:
-      TypeError, ValueError: not a whole number of two classes or more.
-
-    Source: released code of arXiv 2312.05508.
+    Raises TypeError or ValueError unless `num_classes` is a whole number, two or more. Source:
+    released code of arXiv 2312.05508.
 
     >>> init_absld(3).temp_adv
     Array([1., 1., 1.], dtype=float32)
@@ -266,10 +259,7 @@ def add_risks(
       nat_loss: `[B]` floats, of clean images.
       labels: `[B]` integers, the true classes.
 
-    Raises:
-      TypeError, ValueError: as `class_risk_sums`.
-
-    Source: released code of arXiv 2312.05508.
+    Raises, source: as `class_risk_sums`.
 
     >>> state = add_risks(init_absld(2), jnp.array([2.0, 3.0]), jnp.ones(2), jnp.array([1, 1]))
     >>> print(state.risk_adv, state.risk_nat, state.counts)
@@ -303,10 +293,7 @@ def end_epoch(
         the mean. The temperatures are the same where classes are balanced; where not, frequent
         classes look hard. May be traced.
 
-    Raises:
-      TypeError, ValueError: as `update_class_temperatures`.
-
-    Source: arXiv 2312.05508 and its released code.
+    Raises, source: as `update_class_temperatures`.
 
     >>> state = add_risks(init_absld(2), jnp.array([3.0, 1.0]), jnp.ones(2), jnp.array([0, 1]))
     >>> state, (risk, _) = end_epoch(state)
@@ -345,7 +332,7 @@ def class_wise_accuracy(
       TypeError, ValueError: answers that are not `[N]` booleans, labels of wrong dtype, shape or
         range, no example left.
 
-    The usual recall of each class.
+    The recall of each class.
 
     >>> print(class_wise_accuracy(jnp.array([True, False, True]), jnp.array([0, 0, 2]), 3))
     [0.5 nan 1. ]
@@ -356,10 +343,8 @@ def class_wise_accuracy(
         raise TypeError(f"correct: expected booleans, got dtype {correct.dtype}")
     labels = _checked_labels("correct", correct, labels, num_classes)
     _door.check_where("where", where, correct.shape)
-    hits, counts = (
-        jax.ops.segment_sum(rows.astype(jnp.float32), labels, num_classes)
-        for rows in (correct & where, where)
-    )
+    hits, _ = class_risk_sums((correct & where).astype(jnp.float32), labels, num_classes)
+    counts, _ = class_risk_sums(where.astype(jnp.float32), labels, num_classes)
     return jnp.where(counts > 0, hits / jnp.maximum(counts, 1), jnp.nan)
 
 
