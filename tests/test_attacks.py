@@ -128,7 +128,8 @@ def test_matches_the_evaluation_of_the_released_code(clip_first):
 @pytest.mark.parametrize("init", ["none", "normal", "uniform"])
 @pytest.mark.parametrize("clip_first", [False, True])
 def test_stays_in_ball_and_range(init, clip_first):
-    found = np.asarray(compiled(init=init, clip_first=clip_first, steps=7), np.float64)
+    found = compiled(epsilon=0.1, init=init, clip_first=clip_first, steps=7)
+    found = np.asarray(found, np.float64)
     assert (np.abs(found - X) <= 0.1 + 1e-7).all()
     rounding = 1e-7 if clip_first else 0
     assert (found >= -rounding).all()
