@@ -60,8 +60,8 @@ def linf_pgd(
         with standard deviation 0.001, `"none"` for `x` itself; or the point itself, an array like
         `x`.
       clip: least and greatest value of an image.
-      clip_first: cut to the range first and to the ball last, x′ = x + clip(x′ − x, −ε, ε). The
-        projection is the same up to rounding, which may then leave the range by its last digit.
+      clip_first: cut to the range first and to the ball last, x′ = x + clip(x′ − x, −ε, ε). For
+        `x` in the range both orders are one projection, up to rounding.
 
     Raises:
       TypeError, ValueError: `x` or start that are not finite floats, not of one shape, or (`x`
