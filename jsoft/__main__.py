@@ -7,10 +7,13 @@ Nothing is written but the files asked for, and those only once they are whole.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -89,15 +92,8 @@ class AuditCommand:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = sys.argv[1:] if args is None else args
-    command = tyro.extras.subcommand_cli_from_dict(
-        {"audit": AuditCommand},
-        prog="jsoft",
-        description="Measure soft labels.",
-        args=args,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
-    )
     try:
-        return _run(command, shlex.join(["jsoft", *args]))
+        return _run(_parse(args), shlex.join(["jsoft", *args]))
     except KeyboardInterrupt:
         problem, code = "interrupted", 130
     except MemoryError:
@@ -109,6 +105,28 @@ def main(args: Sequence[str] | None = None) -> int:
         problem, code = str(error), 2
     print(f"jsoft audit: {' '.join(problem.split())}", file=sys.stderr)
     return code
+
+
+def _parse(args: Sequence[str]) -> AuditCommand:
+    """Return the command that these words spell; ValueError of one line if they spell none."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.extras.subcommand_cli_from_dict(
+                {"audit": AuditCommand},
+                prog="jsoft",
+                description="Measure soft labels.",
+                args=args,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+            )
+    except SystemExit as end:
+        if not end.code:  # that was --help
+            raise
+    # Tyro says it in a box: a title, what is wrong, a rule or an empty line, and help.
+    box = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).splitlines()[1:]
+    lines = [line.strip("│ ") if line.strip("│─╰╯- ") else "" for line in box]
+    problem = " ".join(itertools.takewhile(bool, itertools.dropwhile(lambda line: not line, lines)))
+    raise ValueError(f"{problem.rstrip('.')}; see jsoft audit --help")
 
 
 def _run(command: AuditCommand, line: str) -> int:

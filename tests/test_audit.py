@@ -11,48 +11,20 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from jsoft import certificates, indicators
 from jsoft.audit import arithmetic, audit, counts, rows
-from jsoft.audit.relabel import rows_to_relabel
-from jsoft.audit.trials import gain, held_out
+from jsoft.audit.sample_size import rows_to_certify
 from jsoft.label_kinds import Kind
+from tests.audit_sets import (
+    NAMES,
+    advice_on,
+    labels_of,
+    probabilities,
+    reference_margin,
+    swapped,
+    votes_of,
+)
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "soft_labels"
 DATA = Path(os.environ.get("JSOFT_SOFT_LABELS", SHARED))
-NAMES = [
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-]  # fmt: skip
-
-
-def labels_of(num_rows, num_classes, seed=0):
-    """Labels with every class, in no order."""
-    rng = np.random.default_rng(seed)
-    return rng.permutation(np.arange(num_rows) % num_classes)
-
-
-def probabilities(labels, num_classes, strength=1.5, seed=1):
-    """A teacher that is right more often than not, and sees class 1 as class 2 often."""
-    rng = np.random.default_rng(seed)
-    scores = rng.normal(size=(len(labels), num_classes))
-    scores[np.arange(len(labels)), labels] += strength
-    scores[labels == 1, 2 % num_classes] += 1
-    weights = np.exp(scores)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def votes_of(labels, num_classes, people=4, seed=2):
-    """Few votes, many ties."""
-    rng = np.random.default_rng(seed)
-    shares = np.full((len(labels), num_classes), 0.5 / num_classes)
-    shares[np.arange(len(labels)), labels] += 0.5
-    return rng.multinomial(people, shares)
-
-
-def swapped(num_rows=400, wrong=0.8):
-    """Hard labels of four classes, in which class 3 says 2 in a share `wrong` of its rows."""
-    labels = np.arange(num_rows) % 4
-    says = labels.copy()
-    third = np.flatnonzero(labels == 3)
-    says[third[: round(wrong * len(third))]] = 2
-    return np.eye(4)[says], labels
 
 
 # The slow reference: one row, one class, one k at a time, from the definitions.
@@ -74,14 +46,6 @@ def reference_degrees(values, labels, k):
     misses = [1 - reference_membership(row, k)[y] for row, y in zip(values, labels, strict=True)]
     off = np.where(np.eye(num_classes, dtype=bool), -1, np.nan_to_num(cells, nan=-1))
     return np.mean(misses), off.max(), np.unravel_index(off.argmax(), off.shape), cells
-
-
-def reference_margin(values, labels):
-    margins = []
-    for y in np.unique(labels):
-        mean = values[labels == y].mean(axis=0, dtype=np.float64)
-        margins.append(mean[y] - np.delete(mean, y).max())
-    return min(margins)
 
 
 @pytest.mark.parametrize("kind", ["probabilities", "votes", "logits"])
@@ -226,34 +190,70 @@ def test_verdict_not_certified_says_how_many_rows_would_be():
     assert found.status == "learnable"
     assert not found.certified
     needed = found.labelled.rows_needed
-    assert f"about {needed - 12} more labelled rows would certify Δ + γ < 1." in found.verdict
+    assert needed == 24  # six of each class, 2⁻⁶ < 0.05/3
+    assert found.verdict.endswith(": about 12 more labelled rows would certify it.")
     assert audit(*[np.tile(x.T, 10).T for x in (values, labels)]).certified
 
 
-def test_rows_needed_are_enough_nine_times_in_ten():
-    shares, cells = np.full(3, 1 / 3), np.full((3, 3), 0.2)
-    needed = arithmetic.rows_to_certify(0.1, cells, shares, alpha=0.05)
+def one_class_each(rng, labels, cells):
+    """Return sets of one class, drawn by its frequency."""
+    says = (rng.random((len(labels), 1)) > cells[labels].cumsum(axis=1)).sum(axis=1)
+    return np.eye(len(cells), dtype=bool)[np.minimum(says, len(cells) - 1)]
+
+
+def each_class_by_itself(rng, labels, cells):
+    return rng.random((len(labels), len(cells))) < cells[labels]
+
+
+def even_cells(num_classes, unreliability, wrong):
+    return np.where(np.eye(num_classes, dtype=bool), 1 - unreliability, wrong)
+
+
+@pytest.mark.parametrize(
+    ("cells", "draw"),
+    [
+        (even_cells(3, 0.1, 0.05), one_class_each),
+        (even_cells(4, 0.015, 0.005), one_class_each),  # so few rows that one more mistake matters
+        (even_cells(10, 0.2, 0.2 / 9), one_class_each),
+        (even_cells(3, 0.1, 0.2), each_class_by_itself),
+        (even_cells(10, 0.2, 2.2 / 9), each_class_by_itself),
+    ],
+)
+def test_rows_needed_are_certified_nine_times_in_ten(cells, draw):
+    num_classes = len(cells)
+    needed = rows_to_certify(cells, np.full(num_classes, 1 / num_classes), alpha=0.05)
     rng = np.random.default_rng(0)
     certified = 0
     for _ in range(200):
-        labels = np.arange(needed) % 3
-        sets = rng.random((needed, 3)) < 0.2
-        sets[np.arange(needed), labels] = rng.random(needed) < 0.9
-        certified += certificates.certify_sets(sets, labels).certified
+        labels = np.repeat(np.arange(num_classes), needed // num_classes)
+        counted = certificates.count_sets(draw(rng, labels, cells), labels)
+        certified += all(
+            certificates.certify_counts(counted, method=method).certified
+            for method in ("paper", "paired")
+        )
     assert certified / 200 > 0.85  # 200 trials know a chance of 0.9 to 0.02
 
 
 def test_rows_needed_agree_with_the_simulation_of_certificates():
-    wanted = certificates.smallest_sample(0.2, jax.random.key(0), k=1, num_classes=5, num_trials=50)
-    cells = np.full((5, 5), 0.2 / 4)
-    found = arithmetic.rows_to_certify(0.2, cells, np.full(5, 0.2), alpha=0.05)
-    assert 0.6 < found / wanted < 1.6
+    cells = even_cells(5, 0.3, 0.3 / 4)
+    found = rows_to_certify(cells, np.full(5, 0.2), alpha=0.05)
+    wanted = max(
+        certificates.smallest_sample(
+            0.3, jax.random.key(0), k=1, num_classes=5, num_trials=50, method=method
+        )
+        for method in ("paper", "paired")
+    )
+    assert 0.8 < found / wanted < 1.6
 
 
 def test_no_number_of_rows_certifies_what_is_false():
-    cells = np.full((2, 2), 0.6)
-    assert arithmetic.rows_to_certify(0.4, cells, np.full(2, 0.5), alpha=0.05) is None
-    assert arithmetic.rows_to_certify(0.0, cells * 0, np.array([1.0, 0.0]), alpha=0.05) is None
+    even = np.full(2, 0.5)
+    assert rows_to_certify(even_cells(2, 0.4, 0.6), even, alpha=0.05) is None
+    assert rows_to_certify(even_cells(2, 0.0, 0.0), np.array([1.0, 0.0]), alpha=0.05) is None
+    lost = np.array([[1.0, 0.0], [0.3, 0.3]])  # Δ + γ < 1, and class 1 is class 0 as often
+    assert rows_to_certify(lost, np.array([0.9, 0.1]), alpha=0.05) is None
+    needed = rows_to_certify(even_cells(2, 0.1, 0.1), even, alpha=0.05)
+    assert rows_to_certify(even_cells(2, 0.1, 0.1), even, alpha=0.05, at_most=needed // 2) is None
 
 
 def test_verdict_names_the_class_that_is_lost():
@@ -293,7 +293,8 @@ def test_certified_only_if_no_class_may_be_lost():
     )
     assert "but not that class 3 is seen as itself more often than as class 0" in found.verdict
     assert "of its 60 rows)." in found.verdict
-    assert advice_on(found, "more_rows").text.startswith("Label more rows of class 3")
+    advice = advice_on(found, "more_rows")
+    assert advice.text.startswith(f"Label about {advice.numbers['more']:,} more rows of class 3")
     more = audit(np.eye(4)[np.tile(says, 20)], np.tile(labels, 20), k=1)
     assert more.certified
 
@@ -339,19 +340,26 @@ def test_superset_loss_only_for_candidate_sets_and_no_limit_for_unseen_classes()
 
 
 def test_no_promise_but_no_lost_class_either():
-    # Δ + γ ≥ 1 on average, and yet every class is itself more often than any other.
+    # Class 0 comes with class 1 in 90 % of its sets, the others are missed in half of theirs.
+    labels, place = np.arange(400) % 4, np.arange(400) // 4
     sets = np.zeros((400, 4), bool)
-    labels = np.arange(400) % 4
-    sets[np.arange(400), labels] = np.arange(400) // 4 < 50
-    sets[np.flatnonzero(labels == 3), 3] = True
-    sets[np.flatnonzero(labels == 3)[:80], 2] = True
-    sets[~sets.any(axis=1), 0] = True
-    sets[(labels == 0) & (np.arange(400) // 4 >= 50)] = [False, True, False, False]
+    sets[np.arange(400), labels] = (labels == 0) | (place < 50)
+    sets[:, 1] |= (labels == 0) & (place < 90)
+    missed = np.flatnonzero(~sets.any(axis=1))
+    sets[missed, (labels[missed] + 1 + place[missed] % 3) % 4] = True  # 17 or fewer of each other
     found = audit(sets, labels)
-    assert found.degrees.margin[0] <= 0 < found.degrees.class_margin[0] or (
-        found.degrees.class_margin[0] <= 0
-    )
+    assert_allclose(found.degrees.unreliability, 0.375)
+    assert_allclose(found.degrees.ambiguity, 0.9)
+    assert_allclose(found.degrees.class_margin, 0.1)
     assert found.status == "not_learnable"
+    assert found.verdict.startswith(
+        "Not shown to be learnable by these candidate sets: Δ + γ = 1.2"
+    )
+    loss = found.to_json()["with_labels"]["student_loss"]
+    assert loss["name"] == "membership_logistic_loss"
+    assert "Δ + γ is not below 1, but every class is in its own sets more often" in loss["reason"]
+    assert "do not separate" not in found.text(width=500)
+    assert "Not shown to be good enough" in found.html()
 
 
 def test_a_class_without_rows_is_told():
@@ -496,173 +504,6 @@ def test_without_labels_sets_ties_and_repeated_rows_are_told():
     assert "1 rows" not in words
     votes = audit(np.array([[2, 2, 0], [3, 1, 0]]))
     assert_allclose(votes.unlabelled.tied, [0.5, 0])
-
-
-# Advice: the advised thing is done, and the number is met.
-
-
-def advice_on(found, topic):
-    return {one.topic: one for one in found.advice}[topic]
-
-
-def test_relabelling_as_advised_flips_the_verdict_and_one_row_less_does_not():
-    values, labels = swapped(wrong=0.8)
-    found = audit(values, labels, k=1)
-    advice = advice_on(found, "relabel")
-    count = advice.numbers["rows"]
-    assert count == 31  # from 80 against 20 of a hundred to 49 against 51
-    third = np.flatnonzero((labels == 3) & (values[:, 2] == 1))
-    for rows_done, status in ((count, "not not_learnable"), (count - 1, "not_learnable")):
-        done = values.copy()
-        done[third[:rows_done]] = np.eye(4)[3]
-        again = audit(done, labels, k=1)
-        assert (again.status == "not_learnable") == (status == "not_learnable")
-    done = values.copy()
-    done[third[:count]] = np.eye(4)[3]
-    sum_of = audit(done, labels, k=1).degrees
-    assert_allclose(sum_of.unreliability[0] + sum_of.ambiguity[0], advice.numbers["after"])
-    assert f"Relabel {count} rows" in advice.text
-    assert "class 3 seen as class 2" in advice.text
-
-
-def test_relabelling_for_larger_sets_is_what_it_says():
-    labels = labels_of(300, 5)
-    values = votes_of(labels, 5, people=3)
-    weights = counts.weights_in_sets(values, Kind.VOTES)(2)
-    chosen, pairs = rows_to_relabel(weights, labels, 2, Kind.VOTES, lambda found: False, 20)
-    assert len(chosen) == len(set(chosen.tolist())) == sum(pairs.values()) == 20
-    done = values.astype(float)
-    done[chosen] = np.eye(5)[labels[chosen]]
-    before, after = (audit(x, labels, k=2, kind="votes").degrees for x in (values, done))
-    assert after.margin[1] > before.margin[1]
-
-
-def test_merging_as_advised_raises_the_divergence():
-    labels = labels_of(2000, 4)
-    values = probabilities(labels, 4, strength=4)
-    swap = (labels == 1) & (np.arange(2000) % 3 == 0)
-    values[swap] = values[swap][:, [0, 2, 1, 3]]
-    found = audit(values, labels, k=1)
-    advice = advice_on(found, "merge")
-    assert {advice.numbers["first"], advice.numbers["second"]} == {"class 1", "class 2"}
-    merged = np.stack([values[:, 0], values[:, 1] + values[:, 2], values[:, 3]], axis=1)
-    after = audit(merged, np.array([0, 1, 1, 2])[labels], k=1).degrees.divergence[0]
-    assert_allclose(advice.numbers["held_out"], after, atol=0.03)
-    assert after > found.degrees.divergence[0] + 0.05
-
-
-def test_setting_aside_as_advised_raises_the_divergence():
-    values, labels = swapped(2000, wrong=0.45)
-    found = audit(values, labels, k=1)
-    advice = advice_on(found, "set_aside")
-    assert advice.numbers["class"] == "class 3"
-    rest = audit(values, labels, where=labels != 3, k=1).degrees.divergence[0]
-    assert_allclose(advice.numbers["held_out"], rest, atol=1e-12)
-
-
-def test_thresholds_as_advised_raise_the_divergence():
-    rng = np.random.default_rng(0)
-    labels = labels_of(3000, 5)
-    values = np.full((3000, 5), 0.01)
-    values[np.arange(3000), labels] = 0.5
-    doubt = rng.random(3000) < 0.5  # two classes alike, the truth a little behind
-    wrong = (labels + 1 + rng.integers(0, 4, 3000)) % 5
-    values[doubt, wrong[doubt]] = 0.55
-    found = audit(values, labels, kind="votes")
-    advice = advice_on(found, "threshold")
-    relative = values / values.max(axis=1, keepdims=True)
-    sets = relative >= advice.numbers["threshold"]
-    assert_allclose(
-        advice.numbers["held_out"], audit(sets, labels).degrees.divergence[0], atol=0.03
-    )
-    assert advice.numbers["held_out"] > found.degrees.divergence[found.best]
-
-
-def test_sharpening_as_advised_widens_the_mean_label_margin():
-    labels = labels_of(2000, 4)
-    flat = probabilities(labels, 4, strength=3) ** 0.2
-    values = flat / flat.sum(axis=1, keepdims=True)
-    found = audit(values, labels)
-    advice = next(one for one in found.advice if one.topic in ("temperature", "truncate"))
-    if advice.topic == "temperature":
-        done = values ** (1 / advice.numbers["value"])
-    else:
-        kth = np.sort(values, axis=1)[:, -int(advice.numbers["value"]), None]
-        done = np.where(values >= kth, values, 0)
-    done = done / done.sum(axis=1, keepdims=True)
-    after = reference_margin(done, labels)
-    assert_allclose(advice.numbers["held_out"], after, atol=0.03)
-    assert after > advice.numbers["before"]
-
-
-def test_choice_of_k_is_judged_on_the_other_half():
-    labels = labels_of(1000, 5)
-    values = probabilities(labels, 5, strength=2.5)
-    found = audit(values, labels)
-    advice = advice_on(found, "choose_k")
-    assert advice.numbers["k"] == found.ks[found.best]
-    assert_allclose(advice.numbers["held_out"], found.degrees.divergence[found.best], atol=0.05)
-    assert advice.held_out
-
-
-def test_sharpening_does_not_promise_the_same_sets_where_it_cuts_them():
-    labels = labels_of(600, 4)
-    values = np.full((600, 4), 0.2)  # the truth is first, by less than it could be
-    values[np.arange(600), labels] = 0.4
-    values[np.arange(600), (labels + 1 + np.arange(600) % 3) % 4] = 0.3
-    values = values / values.sum(axis=1, keepdims=True)
-    for k, cuts in ((1, False), (2, True)):
-        advice = advice_on(audit(values, labels, k=k), "truncate")
-        assert advice.numbers["value"] == 1
-        assert ("from the full rows" in advice.text) == cuts
-        assert ("The order of classes stays" in advice.text) == (not cuts)
-
-
-def test_relabelling_that_does_not_flip_the_other_half_says_so():
-    rng = np.random.default_rng(0)
-    said = set()
-    for _ in range(20):
-        labels = np.arange(80) % 4
-        says = np.where((labels == 3) & (rng.random(80) < 0.8), 2, labels)
-        found = audit(np.eye(4)[says], labels, k=1)
-        for one in found.advice:
-            if one.topic == "relabel" and "to flip the verdict" in one.text:
-                # The first half's shares flip the second only if they suffice there.
-                doubt = "does not flip the verdict there" in one.text
-                said.add(doubt)
-                assert doubt or one.numbers["held_out"] < 1
-    assert said == {True, False}
-
-
-def test_held_out_is_no_larger_than_the_best_on_the_average():
-    scores = np.random.default_rng(0).normal(size=(6, 2))
-    assert held_out(scores) <= scores.max(axis=0).mean()
-    assert held_out(np.array([[0.1, 0.2], [0.4, 0.3]])) == pytest.approx(0.35)
-
-
-def test_a_remedy_must_gain_on_both_halves():
-    before = np.array([0.4, 0.4])
-    assert gain(before, np.array([[0.6, 0.5]])) == pytest.approx((0.4, 0.55))
-    assert gain(before, np.array([[0.9, 0.3]])) is None  # one half loses
-    assert gain(before, np.array([[0.405, 0.405]])) is None  # too little
-    assert gain(before, np.array([[0.6, 0.5], [0.5, 0.6]])) is None  # the halves disagree
-    assert gain(-before, np.array([[-0.1, -0.1]])) is None  # still no promise
-
-
-def test_ties_are_told_with_all_three_numbers():
-    labels = labels_of(500, 4)
-    values = votes_of(labels, 4, people=2)
-    found = audit(values, labels, k=1)
-    numbers = advice_on(found, "ties").numbers
-    for ties in ("fractional", "first", "pessimistic"):
-        degrees = audit(values, labels, k=1, ties=ties).degrees
-        assert_allclose(numbers[ties], degrees.unreliability[0] + degrees.ambiguity[0])
-
-
-def test_the_words_fit_the_numbers_of_rows():
-    labels = labels_of(60, 3)
-    found = audit(np.eye(3)[labels], labels)
-    assert "1 rows" not in found.text()
 
 
 # Text, JSON, report.

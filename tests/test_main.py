@@ -224,12 +224,31 @@ def test_errors_of_our_own_are_not_taken_for_bad_input(asked, soft):
         run(soft)
 
 
-@pytest.mark.parametrize("args", [["audit", "--bogus"], ["audit", "--k", "two"], []])
-def test_unknown_options_are_told_with_help(asked, args, capsys):
-    with pytest.raises(SystemExit) as end:
-        command.main(args)
-    assert end.value.code == 2
-    assert "--help" in capsys.readouterr().err
+@pytest.mark.parametrize("columns", ["40", "200"])
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "Expected one of {audit}"),
+        (["audti"], "Unrecognized options: audti"),
+        (["audit", "--nonsense"], "Unrecognized options: --nonsense"),
+        (["audit", *["--very-long-nonsense"] * 3], "--very-long-nonsense, --very-long-nonsense"),
+        (["audit", "a", "b", "c"], "Unrecognized options: c"),
+        (["audit", "--k", "two"], "Error parsing --k:"),
+        (["audit", "--k"], "Missing value for argument '--k'"),
+        (["audit", "--ties", "odd"], "invalid choice 'odd' for argument '--ties'"),
+    ],
+)
+def test_mistyped_options_are_one_line(asked, capsys, monkeypatch, columns, args, message):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert command.main(args) == 2
+    assert asked.audit is None
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("jsoft audit: ")
+    assert err.endswith("; see jsoft audit --help\n")
+    assert len(err.splitlines()) == 1
+    assert message in err
+    assert not set("│─╭╮╰╯") & set(err)
 
 
 def test_help_has_examples(capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,13 +12,24 @@ import numpy as np
 from jsoft.audit import arithmetic
 from jsoft.audit.counts import Tally, tally, weights_in_sets
 from jsoft.audit.relabel import relabel
-from jsoft.audit.remedies import merge, set_aside, sharpen, threshold
-from jsoft.audit.trials import Advice, Trial, confidence, held_out, percent, round_up, times
+from jsoft.audit.remedies import columns, merge, set_aside, sharpen, threshold
+from jsoft.audit.sample_size import rows_to_certify
+from jsoft.audit.trials import (
+    Advice,
+    Trial,
+    confidence,
+    held_out,
+    percent,
+    round_up,
+    rows_in_words,
+    times,
+)
 from jsoft.audit.unlabelled import Unlabelled
 from jsoft.label_kinds import Kind
 
 if TYPE_CHECKING:
     from jsoft.audit.core import Audit
+    from jsoft.audit.labelled import Labelled
 
 
 def advise(
@@ -35,16 +48,21 @@ def advise(
     halves = (in_first, ~in_first)
     weights = weights_in_sets(values, audit.kind)(k)
     trial = Trial(values, labels, halves, audit.kind, k, weights)
-    found = [*_more_rows(audit), *relabel(audit, trial)]
-    if all(half.any() for half in halves):
-        found += [
+    in_halves = all(half.any() for half in halves)
+    tried = [*(columns(audit, trial) if in_halves else ()), *relabel(audit, trial)]
+    if in_halves:
+        tried += [
             *_choose_k(audit, trial),
             *threshold(trial),
             *merge(audit, trial),
             *set_aside(audit, trial),
             *sharpen(trial),
         ]
-    return (*found, *_ties(audit, counted))
+    if audit.ties != "fractional" and audit.kind is not Kind.SETS:
+        tried = [
+            dataclasses.replace(one, text=f"{one.text} (Ties at random here.)") for one in tried
+        ]
+    return (*_more_rows(audit), *tried, *_ties(audit, counted))
 
 
 def _more_rows(audit: Audit) -> Iterator[Advice]:
@@ -60,40 +78,71 @@ def _more_rows(audit: Audit) -> Iterator[Advice]:
             {"classes": len(missing)},
             held_out=False,
         )
-    sure = confidence(audit.alpha)
-    total = int(known.examples.sum())
-    if known.rows_needed is None:
-        return
-    if audit.status == "certified":
-        enough = round_up(known.rows_needed)
-        if enough < total:
-            yield Advice(
-                "more_rows",
-                f"No more labelled rows are needed: about {enough:,} of such rows are enough to "
-                f"certify Δ + γ < 1 at {sure} in nine samples of ten; you have {total:,}.",
-                {"rows": total, "rows_needed": known.rows_needed, "more": 0},
-                held_out=False,
-            )
+    if audit.status == "not_learnable":
+        yield from _doubtful_class(audit, known)
     elif audit.status == "learnable" and audit.is_below_one(audit.place):
-        least = known.classes_kept[audit.ks[audit.place]]
-        y, i = (audit.classes[j] for j in least.worst_pair)
-        yield Advice(
-            "more_rows",
-            f"Label more rows of {y}: whether it is seen as itself more often than as {i} is open "
-            f"(p = {least.p_value:.2g}), and without that nothing is certified of {y}.",
-            {"rows": total, "class": y, "p_value": least.p_value},
-            held_out=False,
+        yield from _open_class(audit, known)
+    elif known.rows_needed is not None:
+        yield from _rows_needed(audit, known, known.rows_needed)
+
+
+def _doubtful_class(audit: Audit, known: Labelled) -> Iterator[Advice]:
+    """Yield the class to label more rows of, if it is lost on this sample, perhaps by chance."""
+    place = audit.place
+    if known.class_lost[place] or known.degrees.class_margin[place] > 0 or known.tied[place] > 0.5:
+        return  # it is certain, or not so, or ties are what is to be mended
+    pair = known.degrees.class_pair[place]
+    y, i = (audit.classes[j] for j in pair)
+    rows = int(known.examples[pair[0]])
+    yield Advice(
+        "more_rows",
+        f"Label more rows of {y}: that it is seen as {i} no less often than as itself may be "
+        f"chance in {rows_in_words(rows)}.",
+        {"rows": rows, "class": y},
+        held_out=False,
+    )
+
+
+def _open_class(audit: Audit, known: Labelled) -> Iterator[Advice]:
+    """Yield the class to label more rows of, where it alone keeps Δ + γ < 1 from being enough."""
+    k, total = audit.ks[audit.place], int(known.examples.sum())
+    least = known.classes_kept[k]
+    y, i = (audit.classes[j] for j in least.worst_pair)
+    told: dict[str, float | int | str] = {"rows": total, "class": y, "p_value": least.p_value}
+    how_many = ""
+    if known.rows_needed is not None and known.rows_needed_k == k:
+        there = int(known.examples[least.worst_pair[0]])
+        more = round_up(max(1, math.ceil(known.rows_needed * there / total) - there))
+        told["more"] = more
+        how_many = f"about {more:,} "
+    yield Advice(
+        "more_rows",
+        f"Label {how_many}more rows of {y}: whether it is seen as itself more often than as {i} is "
+        f"open (p = {least.p_value:.2g}), and without that nothing is certified of {y}.",
+        told,
+        held_out=False,
+    )
+
+
+def _rows_needed(audit: Audit, known: Labelled, needed: int) -> Iterator[Advice]:
+    """Yield how many more rows would be certified, or that fewer would have been."""
+    sure, enough, total = confidence(audit.alpha), round_up(needed), int(known.examples.sum())
+    at = "" if audit.kind is Kind.SETS else f" at k = {known.rows_needed_k}"
+    if audit.status == "certified":
+        more = 0
+        text = (
+            f"No more labelled rows are needed: about {enough:,} of such rows are enough to be "
+            f"certified{at} at {sure} in nine samples of ten; you have {total:,}."
         )
-    elif audit.status == "learnable":
-        more = round_up(max(1, known.rows_needed - total))
-        yield Advice(
-            "more_rows",
+    else:
+        more = round_up(max(1, needed - total))
+        text = (
             f"Label about {more:,} more row{'s' if more > 1 else ''}: if the shares stay as they "
-            f"are, some {round_up(known.rows_needed):,} in all certify Δ + γ < 1 at {sure} in nine "
-            "samples of ten.",
-            {"rows": total, "rows_needed": known.rows_needed, "more": more},
-            held_out=False,
+            f"are, some {enough:,} in all are certified{at} at {sure} in nine samples of ten."
         )
+    if more or enough < total:
+        told: dict[str, float | int | str] = {"rows": total, "rows_needed": needed, "more": more}
+        yield Advice("more_rows", text, told, held_out=False)
 
 
 def _choose_k(audit: Audit, trial: Trial) -> Iterator[Advice]:
@@ -124,7 +173,11 @@ def _choose_k(audit: Audit, trial: Trial) -> Iterator[Advice]:
         "other_k": audit.ks[other],
         "other": there,
     }
-    cost = "with every other k looked at, Δ + γ is 1 or more"
+    cost = (
+        f"top-{audit.ks[other]} sets promise nothing"
+        if fixed and best != audit.best
+        else "with every other k looked at, Δ + γ is 1 or more or a class is lost"
+    )
     if 0 < held < 1.05 * there:
         cost = f"top-{audit.ks[other]} sets do about as well ({there:.3f})"
     elif there > 0:
@@ -137,8 +190,8 @@ def _choose_k(audit: Audit, trial: Trial) -> Iterator[Advice]:
         more = " It is the largest k looked at; a larger max_k may do better."
     yield Advice(
         "choose_k",
-        f"Learn from the top-{audit.ks[best]} sets: D = {held:.3f} on rows not used to choose k"
-        f"{'' if audit.ties == 'fractional' else ' (ties at random)'}; {cost}.{more}",
+        f"Learn from the top-{audit.ks[best]} sets: D = {held:.3f} on rows not used to choose k; "
+        f"{cost}.{more}",
         told,
         held_out=True,
     )
@@ -192,18 +245,13 @@ def advise_without_labels(
     """
     assert found.if_calibrated is not None
     assert found.cells is not None
-    if found.if_calibrated.margin[best] <= 0:
+    if min(found.if_calibrated.margin[best], found.if_calibrated.class_margin[best]) <= 0:
         text = (
-            "Even if these labels were calibrated, no k looked at would have Δ + γ < 1; label a "
-            "few hundred rows drawn at random to see how far they are from that."
+            "Even if these labels were calibrated, every k looked at would have Δ + γ ≥ 1 or lose "
+            "a class; label a few hundred rows drawn at random to see how far they are from that."
         )
         return (Advice("more_rows", text, {}, held_out=False),)
-    needed = arithmetic.rows_to_certify(
-        float(found.if_calibrated.unreliability[best]),
-        found.cells[:, best],
-        found.class_shares,
-        alpha=alpha,
-    )
+    needed = rows_to_certify(found.cells[:, best], found.class_shares, alpha=alpha)
     if needed is None:
         return ()
     sets = "the candidate sets" if kind is Kind.SETS else f"the top-{k} sets"
@@ -213,7 +261,7 @@ def advise_without_labels(
             "more_rows",
             f"Label about {round_up(needed):,} rows drawn at random: if these labels are "
             f"calibrated, {sets} have Δ = {degrees.unreliability[best]:.3f} and γ = "
-            f"{degrees.ambiguity[best]:.3f}, and that many certify Δ + γ < 1 in nine samples of "
+            f"{degrees.ambiguity[best]:.3f}, and that many are certified in nine samples of "
             "ten.",
             {"rows_needed": needed, "more": round_up(needed)},
             held_out=False,

@@ -8,6 +8,10 @@ import numpy as np
 
 from jsoft.limits import lower_limit, upper_limit
 
+# Digits of a share: sums of fractions differ beyond them with the order of the rows, and what is
+# equal, or adds up to one, must not become more or less by that.
+_DIGITS = 12
+
 
 @dataclasses.dataclass(frozen=True)
 class Degrees:
@@ -41,7 +45,7 @@ def frequencies(members: np.ndarray, examples: np.ndarray) -> np.ndarray:
            [ nan,  nan]])
     """
     present = np.where(examples > 0, examples, np.nan)
-    return members / present[:, None, None]
+    return (members / present[:, None, None]).round(_DIGITS)
 
 
 def degrees(members: np.ndarray, examples: np.ndarray) -> Degrees:
@@ -64,14 +68,15 @@ def degrees(members: np.ndarray, examples: np.ndarray) -> Degrees:
     of_truth = shares[:, np.arange(len(true)), true]  # [K, C present]
     wrong = np.where(np.arange(num_classes) == true[:, None], -np.inf, shares)
     hits = members[true, :, true].sum(axis=0)
-    unreliability = np.clip(1 - hits / examples.sum(), 0, 1)
+    unreliability = np.clip(1 - hits / examples.sum(), 0, 1).round(_DIGITS)
     ambiguity = np.clip(wrong.max(axis=(1, 2)), 0, 1)
+    margin = (1 - unreliability - ambiguity).round(_DIGITS - 1)
     class_margins = of_truth[:, :, None] - wrong
     return Degrees(
         unreliability=unreliability,
         ambiguity=ambiguity,
-        margin=1 - unreliability - ambiguity,
-        divergence=divergence(unreliability, ambiguity),
+        margin=margin,
+        divergence=np.where(margin > 0, divergence(unreliability, ambiguity), 0),
         worst_pair=_pairs(wrong.reshape(len(wrong), -1).argmax(axis=1), num_classes, true),
         class_margin=class_margins.min(axis=(1, 2)),
         class_pair=_pairs(class_margins.reshape(len(wrong), -1).argmin(axis=1), num_classes, true),
@@ -178,51 +183,35 @@ def limits(
     )
 
 
-def rows_to_certify(
-    unreliability: float, cells: np.ndarray, shares: np.ndarray, *, alpha: float
-) -> int | None:
-    """Return about how many labelled rows certify Δ + γ < 1, or None if no number under 10⁹ does.
+def lost_for_sure(
+    sure: np.ndarray, reachable: np.ndarray, examples: np.ndarray, *, alpha: float
+) -> np.ndarray:
+    """Return whether it is certified of some class that it is lost, for every k, `[K]`.
 
-    The smallest n with U(c, n, α/2) + max over y, i of U(c_yi, n_y, α/2) < 1 in nine samples of
-    ten: c is what chance makes of Δ in 95 % of samples, and the cells, taken to be independent,
-    all stay below what is left in 95 % of samples too.
+    Lost is a class that is seen as another more often than as itself. Of n rows of a class, y is
+    possibly in R sets and i surely in S; at most b = min(R, n − S) sets then hold y alone, and
+    c = b + S − R hold i alone. A pair is certified if P(Bin(b + c, ½) ≥ c) ≤ α/m, m = C(C − 1).
 
     Args:
-      unreliability: Δ.
-      cells: `[C, C]` P(i ∈ Ω | Y = y), the diagonal is not read; plug-ins make n too large.
-      shares: `[C]` of the rows, one for each class, summing to one.
+      sure: `[C, K, C]` of a `Tally`.
+      reachable: `[C, K]` of a `Tally`.
+      examples: `[C]`.
       alpha: level.
 
-    Derived here; `certificates.smallest_sample` simulates it for cells that are all equal.
+    Derived here: "paired" of `certificates.certify` the other way round, where one pair among all
+    is enough, and is paid for.
 
-    >>> rows_to_certify(0.2, np.full((10, 10), 2.2 / 9), np.full(10, 0.1), alpha=0.05)
-    310
+    >>> sure = np.array([[[1, 9]], [[5, 5]]])  # of ten rows of each class
+    >>> lost_for_sure(sure, np.array([[1], [5]]), np.array([10, 10]), alpha=0.05)  # 11/2¹⁰ < 0.025
+    array([ True])
     """
     from scipy import special
 
-    wrong = ~np.eye(len(shares), dtype=bool)
-
-    def suffices(n: int) -> bool:
-        missed = np.ceil(special.bdtrik(0.95, n, unreliability)) if unreliability > 0 else 0
-        left = 1 - float(upper_limit(min(missed, n), n, alpha / 2))
-        of_class = np.floor(n * shares).astype(np.int64)
-        if left <= 0 or of_class.min() < 1:
-            return False
-        # The largest counts whose limits are below what Δ's leaves; −1 where there is none.
-        allowed = np.floor(special.bdtrik(alpha / 2, of_class, left))
-        allowed = np.where((1 - left) ** of_class > alpha / 2, -1, allowed)
-        stays = special.bdtr(np.maximum(allowed, 0)[:, None], of_class[:, None], cells)
-        stays = np.where(allowed[:, None] < 0, 0, stays)
-        return bool(stays[wrong].prod() >= 0.95)
-
-    if unreliability + cells[wrong].max() >= 1 or not (shares > 0).all():
-        return None
-    low, high = 0, 1
-    while not suffices(high):
-        low, high = high, 2 * high
-        if high > 10**9:
-            return None
-    while high - low > max(1, high // 100):
-        middle = (low + high) // 2
-        low, high = (low, middle) if suffices(middle) else (middle, high)
-    return high
+    y, place, i = np.nonzero(sure > reachable[:, :, None])
+    excess = sure[y, place, i] - reachable[y, place]
+    for_truth = np.minimum(reachable[y, place], examples[y] - sure[y, place, i])
+    p_values = special.betainc(for_truth + excess, for_truth + 1.0, 0.5)
+    num_pairs = len(examples) * (len(examples) - 1)
+    lost = np.zeros(sure.shape[1], bool)
+    lost[place[p_values <= alpha / num_pairs]] = True
+    return lost

@@ -15,24 +15,21 @@ indicators; limits see the first of each row, since draws of one row resemble ea
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from jsoft import certificates
 from jsoft.audit import arithmetic, door
 from jsoft.audit.advice import advise, advise_without_labels
-from jsoft.audit.arithmetic import Degrees, Limits
-from jsoft.audit.counts import DoubtfulRow, Tally, tally
+from jsoft.audit.arithmetic import Degrees
+from jsoft.audit.counts import Tally, tally
+from jsoft.audit.labelled import Labelled, Ties, look_with_labels
 from jsoft.audit.rows import fingerprints, num_repeated, random_rows
 from jsoft.audit.trials import Advice
 from jsoft.audit.unlabelled import Unlabelled, look_without_labels
-from jsoft.certificates import Certificate
 from jsoft.label_kinds import Kind, check, detect
 
-Ties = Literal["fractional", "first", "pessimistic"]  # in the indicators
 Status = Literal["certified", "learnable", "not_learnable", "unknown"]
 
 # Looked at by default: all k of up to eleven classes, which is where the right one hides.
@@ -40,48 +37,6 @@ _DEFAULT_MAX_K = 10
 # What remedies are tried on, in numbers: a sample of the rows where there are more, but never
 # fewer than two thousand rows.
 _SAMPLE = 1_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Labelled:
-    """What the true labels of some rows tell.
-
-    Attributes:
-      examples: `[C]` rows of every true class.
-      degrees: Δ, γ and what follows, for every k looked at.
-      limits: of Δ and γ, holding for all k considered at once with confidence 1 − α.
-      frequencies: `[C, K, C]` P(i ∈ Ω_k | Y = y); NaN for classes without rows.
-      tied: `[K]` share of rows tied at the k-th place.
-      mean_labels: `[C, C]` mean probabilities by true class; NaN for classes without rows.
-      certificates: by method; "paper" (or "first_draw") is the one that the verdict speaks of.
-      classes_kept: by k considered (1 for candidate sets), whether every class is seen as itself
-        more often than as any other: "paired" at α divided by the number of k considered.
-      rows_needed: about how many labelled rows in all would be certified, if the shares stay; None
-        if none would.
-      doubtful: rows whose label most prefers another class to the truth.
-    """
-
-    examples: np.ndarray
-    degrees: Degrees
-    limits: Limits
-    frequencies: np.ndarray
-    tied: np.ndarray
-    mean_labels: np.ndarray
-    certificates: dict[str, Certificate]
-    classes_kept: dict[int, Certificate]
-    rows_needed: int | None
-    doubtful: tuple[DoubtfulRow, ...]
-
-    @property
-    def certificate(self) -> Certificate:
-        """The certificate that the verdict speaks of."""
-        return next(iter(self.certificates.values()))
-
-    @property
-    def mean_margins(self) -> np.ndarray:
-        """By how much the mean label of every class prefers the truth, `[C]`; the least is μ."""
-        off = np.where(np.eye(len(self.examples), dtype=bool), -np.inf, self.mean_labels)
-        return np.diagonal(self.mean_labels) - off.max(axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,19 +119,21 @@ class Audit:
 
     @property
     def place(self) -> int:
-        """Place of the k that the verdict speaks of: the best, unless only another is certified.
+        """Place of the k that the verdict speaks of: the best, unless more is certified of another.
 
-        Limits hold for all k at once, so wherever they add up to less than 1, Δ + γ < 1 is
-        certified. A k at which a class is lost is no alternative.
+        Limits and tests hold for all k considered at once, so whatever is certified at any of them
+        is. A k at which a class is lost is no alternative.
         """
-        if self.labelled is None or self.is_below_one(self.best):
+        if self.labelled is None:
             return self.best
-        k = self.labelled.certificate.k
-        if k is None:
-            return self.best
-        other = self.ks.index(k)
-        learnable = self.labelled.degrees.class_margin[other] > 0
-        return other if learnable and self.is_below_one(other) else self.best
+        found = self.labelled.degrees
+
+        def order(place: int) -> tuple[int, bool, float]:
+            below_one = self.is_below_one(place) and bool(found.class_margin[place] > 0)
+            certainty = below_one + (below_one and self.keeps_classes(place))
+            return certainty, place == self.best, float(found.divergence[place])
+
+        return max((self.ks.index(k) for k in self.considered), key=order)
 
     @property
     def verdict(self) -> str:
@@ -309,7 +266,7 @@ def audit(
         return dataclasses.replace(found, best=best, advice=advice)
 
     counted, first = _count(soft_labels, labels, kind, len(ks), progress)
-    known = _labelled(counted, first, kind, considered, alpha, ties)
+    known = look_with_labels(counted, first, kind, considered=considered, alpha=alpha, ties=ties)
     best = arithmetic.best_place(known.degrees) if k is None else found.best
     found = dataclasses.replace(found, best=best, labelled=known)
     if (labels[kept] < 0).any():
@@ -331,61 +288,3 @@ def _count(
     if soft_labels.ndim == 2:
         return counted, counted
     return counted, tally(soft_labels[:, 0], labels, kind=kind, max_k=max_k)
-
-
-def _labelled(
-    counted: Tally,
-    first: Tally,
-    kind: Kind,
-    considered: tuple[int, ...],
-    alpha: float,
-    ties: Ties,
-) -> Labelled:
-    """Return what the counts tell; the certificates and limits from the first draws."""
-    members = {
-        "fractional": counted.fractional,
-        "first": counted.by_index,
-        "pessimistic": counted.possible,
-    }[ties]
-    examples = counted.examples
-    main: certificates.CountsMethod = "paper" if counted is first else "first_draw"
-    several = {k: first.sets(k) for k in considered}
-    sets = several[1] if kind is Kind.SETS else several
-    methods: tuple[certificates.CountsMethod, ...] = (main, "class_conditional", "paired")
-    return Labelled(
-        examples=first.examples,
-        degrees=arithmetic.degrees(members, examples),
-        limits=arithmetic.limits(
-            first.possible, first.sure, first.reachable, first.examples,
-            alpha=alpha / len(considered),
-        ),
-        frequencies=arithmetic.frequencies(members, examples),
-        tied=counted.tied / examples.sum(),
-        mean_labels=arithmetic.frequencies(counted.label_sums[:, None], examples)[:, 0],
-        certificates={
-            method: certificates.certify_counts(sets, alpha=alpha, method=method)
-            for method in methods
-        },
-        classes_kept={
-            k: certificates.certify_counts(
-                one, alpha=alpha / len(considered), method="paired"
-            )
-            for k, one in several.items()
-        },
-        rows_needed=_rows_needed(first, considered, alpha),
-        doubtful=counted.doubtful,
-    )  # fmt: skip
-
-
-def _rows_needed(first: Tally, considered: tuple[int, ...], alpha: float) -> int | None:
-    """Return about how many labelled rows would be certified, at the k that needs fewest."""
-    shares = first.examples / first.examples.sum()
-    needed = []
-    for k in considered:
-        cells = first.possible[:, k - 1] / np.maximum(first.examples, 1)[:, None]
-        missed = 1 - float(np.diagonal(cells) @ shares)
-        rows = arithmetic.rows_to_certify(
-            min(1.0, max(0.0, missed)), cells, shares, alpha=alpha / len(considered)
-        )
-        needed.append(math.inf if rows is None else rows)
-    return None if math.isinf(min(needed)) else int(min(needed))

@@ -249,8 +249,8 @@ class _Histograms:
     def result(self) -> Tally:
         """Return the counts, from starts to members for every k; the starts are gone then."""
         for starts in (self.single, self.possible, self.sure, self.by_index, self.both, self.slope):
-            np.cumsum(starts, axis=1, out=starts)
-        weights = np.cumsum(self.slope, axis=1, out=self.slope)
+            _accumulate(starts)
+        weights = _accumulate(self.slope)
         for table in (weights, self.possible, self.sure, self.by_index):
             table += self.single
         return Tally(
@@ -339,6 +339,13 @@ def weights_in_sets(values: np.ndarray, kind: Kind) -> Callable[[int], np.ndarra
         return weights.reshape(draws).mean(axis=1)
 
     return of_k
+
+
+def _accumulate(starts: np.ndarray) -> np.ndarray:
+    """Sum `[C, K, C]` up over k, in place; `np.cumsum` is several times slower on such an axis."""
+    for place in range(1, starts.shape[1]):
+        starts[:, place] += starts[:, place - 1]
+    return starts
 
 
 def _add_ones(table: np.ndarray, index: np.ndarray) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jsoft.audit import arithmetic
 from jsoft.audit.arithmetic import Degrees
 from jsoft.audit.trials import Advice, Trial, degrees_of, percent, round_up, rows_in_words
 from jsoft.label_kinds import Kind
@@ -15,14 +14,17 @@ from jsoft.label_kinds import Kind
 if TYPE_CHECKING:
     from jsoft.audit.core import Audit
 
+_ROUNDING = 1e-9  # a margin, beyond which it is one
+
 
 def relabel(audit: Audit, trial: Trial) -> Iterator[Advice]:
     """Yield which pairs to relabel, and how many rows flip the verdict or what 1 % of them gain."""
     learnable = audit.status != "not_learnable"
     total = len(trial.labels)
     budget = max(1, total // 100) if learnable else total
-    done = (lambda found: False) if learnable else _is_learnable
-    rows, pairs = rows_to_relabel(trial.weights, trial.labels, trial.k, audit.kind, done, budget)
+    rows, pairs = rows_to_relabel(
+        trial.weights, trial.labels, trial.k, trial.kind, budget=budget, flip=not learnable
+    )
     if len(rows) == 0:
         return
     before = degrees_of(trial.weights, trial.labels)
@@ -30,7 +32,7 @@ def relabel(audit: Audit, trial: Trial) -> Iterator[Advice]:
     rise = after.divergence[0] - before.divergence[0]
     if learnable and rise <= 0.01:
         return
-    elsewhere = _relabelled_elsewhere(trial, done, budget)
+    elsewhere = _relabelled_elsewhere(trial, budget, flip=not learnable)
     if learnable and elsewhere and elsewhere[1].divergence[0] <= elsewhere[0].divergence[0]:
         return
     assert audit.labelled is not None
@@ -89,31 +91,29 @@ def _is_learnable(found: Degrees) -> bool:
 
 
 def rows_to_relabel(
-    weights: np.ndarray,
-    labels: np.ndarray,
-    k: int,
-    kind: Kind,
-    done: Callable[[Degrees], bool],
-    budget: int,
+    weights: np.ndarray, labels: np.ndarray, k: int, kind: Kind, *, budget: int, flip: bool
 ) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
     """Return rows to relabel with their truth, in order, and how many of every pair.
 
     Again and again, the worst pair (y, i) gives up the row of class y that holds i most and y
-    least: a pair with i seen more often than y, else the one at which γ is attained; until `done`
-    says so of the indicators, or the budget is spent. Beyond a thousand rows they go by the
-    thousandth.
+    least: of the class that is lost by most, else the pair at which γ is attained; until the budget
+    is spent. Beyond a thousand rows they go by the thousandth.
 
     Args:
       weights: `[N, C]` membership in the sets.
       labels: `[N]` true classes.
       k: size of the sets.
       kind: candidate sets become the truth alone; top-k sets keep k classes, the others at random.
-      done: whether the indicators are good enough.
       budget: most rows to relabel.
+      flip: whether to stop as soon as Δ + γ < 1 and no class is lost.
     """
     num_classes = weights.shape[1]
-    members = np.stack([weights[labels == y].sum(axis=0) for y in range(num_classes)])
     examples = np.bincount(labels, minlength=num_classes)
+    sums = np.stack([weights[labels == y].sum(axis=0) for y in range(num_classes)])
+    truth, wrong = np.diagonal(sums).copy(), sums
+    np.fill_diagonal(wrong, -np.inf)
+    present = np.flatnonzero(examples)
+    largest = wrong.max(axis=1)
     rest = 0.0 if kind is Kind.SETS else (k - 1) / (num_classes - 1)
     untouched = np.ones(len(labels), bool)
     queues: dict[tuple[int, int], np.ndarray] = {}
@@ -122,11 +122,14 @@ def rows_to_relabel(
     batch = max(1, len(labels) // 1000)
     spent = 0
     while spent < budget:
-        found = arithmetic.degrees(members[:, None], examples)
-        if done(found):
+        ambiguity = largest[present] / examples[present]
+        margins = (truth[present] - largest[present]) / examples[present]
+        margin = truth.sum() / len(labels) - ambiguity.max()
+        if flip and min(margin, margins.min()) > _ROUNDING:
             break
-        worst = found.worst_pair if found.class_margin[0] > 0 else found.class_pair
-        pair = y, i = int(worst[0, 0]), int(worst[0, 1])
+        lost = margins.min() <= _ROUNDING
+        y = int(present[margins.argmin() if lost else ambiguity.argmax()])
+        pair = y, i = y, int(wrong[y].argmax())
         if pair not in queues:
             of_class = np.flatnonzero((labels == y) & (weights[:, i] > rest))
             order = np.argsort(weights[of_class, y] - weights[of_class, i], kind="stable")
@@ -136,8 +139,9 @@ def rows_to_relabel(
         if len(rows) == 0:
             break
         untouched[rows] = False
-        members[y] += len(rows) * rest - weights[rows].sum(axis=0)
-        members[y, y] += len(rows) * (1 - rest)
+        truth[y] += len(rows) - weights[rows, y].sum()
+        wrong[y] += len(rows) * rest - weights[rows].sum(axis=0)
+        largest[y] = wrong[y].max()
         chosen.append(rows)
         pairs[pair] = pairs.get(pair, 0) + len(rows)
         spent += len(rows)
@@ -154,7 +158,7 @@ def _relabelled(trial: Trial, rows: np.ndarray) -> np.ndarray:
 
 
 def _relabelled_elsewhere(
-    trial: Trial, done: Callable[[Degrees], bool], budget: int
+    trial: Trial, budget: int, *, flip: bool
 ) -> tuple[Degrees, Degrees] | None:
     """Return the indicators of the second half, before and after pairs chosen on the first go."""
     first, second = trial.halves
@@ -163,7 +167,7 @@ def _relabelled_elsewhere(
     weights, labels = trial.weights, trial.labels
     half_budget = max(1, round(budget * first.mean()))
     _, pairs = rows_to_relabel(
-        weights[first], labels[first], trial.k, trial.kind, done, half_budget
+        weights[first], labels[first], trial.k, trial.kind, budget=half_budget, flip=flip
     )
     there = np.bincount(labels[first], minlength=weights.shape[1])
     here = np.bincount(labels[second], minlength=weights.shape[1])

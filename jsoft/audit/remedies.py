@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jsoft.audit.counts import weights_in_sets
-from jsoft.audit.trials import Advice, Trial, gain, held_out
+from jsoft.audit.trials import Advice, Trial, gain
 from jsoft.label_kinds import Kind
 
 if TYPE_CHECKING:
@@ -19,6 +19,47 @@ _NUM_TRIED = 3  # pairs to merge, classes to set aside
 _THRESHOLDS = (0.8, 0.5, 0.3, 0.1, 0.03, 0.01)
 _TEMPERATURES = (0.25, 0.5, 2.0, 4.0)
 _TRUNCATIONS = (1, 2, 3, 5)
+
+
+def columns(audit: Audit, trial: Trial) -> Iterator[Advice]:
+    """Yield another order of the columns, if with it the labels would be learnable.
+
+    Where labels and soft labels come from two files, classes may be numbered in two ways.
+    """
+    if audit.status != "not_learnable":
+        return
+    first = weights_in_sets(trial.values, trial.kind)(1)
+    order, other = (_best_order(first[half], trial.labels[half]) for half in trial.halves)
+    if (order != other).any():
+        return
+    in_order = trial.weights[:, order]
+    scores = trial.scores(lambda half: (in_order[half], trial.labels[half]))
+    found = gain(np.array(trial.scores()), np.array([scores]))
+    if found is None:
+        return
+    _, _, held = found
+    moved = np.flatnonzero(order != np.arange(len(order)))
+    shown = ", ".join(
+        f"{audit.classes[y]} is in the column of {audit.classes[order[y]]}" for y in moved[:3]
+    )
+    more = "" if len(moved) <= 3 else f" and {len(moved) - 3} more are elsewhere"
+    yield Advice(
+        "columns",
+        f"Check that labels and columns number the classes alike: if {shown}{more}, D = {held:.3f} "
+        "on rows not used to find that, and now nothing is promised.",
+        {"moved": len(moved), "held_out": held},
+        held_out=True,
+    )
+
+
+def _best_order(first: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return for each class the column that is first in most of its rows, each column once."""
+    from scipy.optimize import linear_sum_assignment
+
+    num_classes = first.shape[1]
+    sums = np.stack([first[labels == y].sum(axis=0) for y in range(num_classes)])
+    # Where nothing speaks for another order, columns stay.
+    return linear_sum_assignment(sums + 1e-6 * np.eye(num_classes), maximize=True)[1]
 
 
 def threshold(trial: Trial) -> Iterator[Advice]:
@@ -34,14 +75,14 @@ def threshold(trial: Trial) -> Iterator[Advice]:
     found = gain(np.array(trial.scores()), scores)
     if found is None:
         return
-    plain, held = found
-    best = int(scores.mean(axis=1).argmax())
+    best, plain, held = found
     size = float(options[best].sum(axis=1).mean())
     yield Advice(
         "threshold",
         f"Make sets of all classes at least {_THRESHOLDS[best]:g} times as likely as the first "
         f"({size:.1f} classes on average): D = {held:.3f} on rows not used to choose that, against "
-        f"{plain:.3f} of the top-{trial.k} sets.",
+        f"{plain:.3f} of the top-{trial.k} sets. Sets of several sizes ask for "
+        "membership_logistic_loss.",
         {"threshold": _THRESHOLDS[best], "held_out": held, "before": plain, "size": size},
         held_out=True,
     )
@@ -53,7 +94,8 @@ def merge(audit: Audit, trial: Trial) -> Iterator[Advice]:
     if len(audit.classes) < 4 or trial.values.ndim == 3:
         return
     cells = np.nan_to_num(audit.labelled.frequencies[:, audit.best])
-    together = np.triu(cells + cells.T, 1)
+    absent = audit.labelled.examples == 0  # of which nothing is known that merging could mend
+    together = np.where(absent | absent[:, None], 0, np.triu(cells + cells.T, 1))
     most = np.argsort(-together, axis=None, kind="stable")[:_NUM_TRIED]
     pairs = [divmod(int(flat), len(audit.classes)) for flat in most]
 
@@ -73,8 +115,8 @@ def merge(audit: Audit, trial: Trial) -> Iterator[Advice]:
     found = gain(np.array(trial.scores()), scores)
     if found is None:
         return
-    plain, held = found
-    a, b = (audit.classes[i] for i in pairs[int(scores.mean(axis=1).argmax())])
+    option, plain, held = found
+    a, b = (audit.classes[i] for i in pairs[option])
     yield Advice(
         "merge",
         f"Merge {a} with {b}, if the task allows: D = {held:.3f} against {max(0, plain):.3f}.",
@@ -104,12 +146,12 @@ def set_aside(audit: Audit, trial: Trial) -> Iterator[Advice]:
     found = gain(np.array(trial.scores()), scores)
     if found is None:
         return
-    plain, held = found
-    y = int(classes[scores.mean(axis=1).argmax()])
+    option, plain, held = found
+    y = int(classes[option])
     yield Advice(
         "set_aside",
-        f"Set the rows of {audit.classes[y]} aside, or label them by hand: on the rest D = "
-        f"{held:.3f} against {max(0, plain):.3f}.",
+        f"Set the rows of {audit.classes[y]} aside, if they can be told, or label them by hand: on "
+        f"the rest D = {held:.3f} against {max(0, plain):.3f}.",
         {"class": audit.classes[y], "held_out": held, "before": plain},
         held_out=False,  # the classes to try come from all rows
     )
@@ -121,7 +163,7 @@ def sharpen(trial: Trial) -> Iterator[Advice]:
         return
     shares = trial.shares.astype(np.float64)
     num_classes = shares.shape[1]
-    options: list[tuple[str, float, np.ndarray]] = [("temperature", 1.0, shares)]
+    options: list[tuple[str, float, np.ndarray]] = []
     for temperature in _TEMPERATURES:
         # Relative to the first class, so that no small power is lost in rounding.
         powers = (shares / shares.max(axis=1, keepdims=True)) ** (1 / temperature)
@@ -129,16 +171,19 @@ def sharpen(trial: Trial) -> Iterator[Advice]:
     first = weights_in_sets(shares, Kind.PROBABILITIES)
     for kept in (m for m in _TRUNCATIONS if m < num_classes):
         options.append(("truncate", float(kept), shares * first(kept)))
-    scores = np.array([
-        [_mean_margin(w[half] / w[half].sum(axis=1, keepdims=True), trial.labels[half])
-         for half in trial.halves]
-        for _, _, w in options
-    ])  # fmt: skip
-    plain, held = float(scores[0].mean()), held_out(scores)
-    flips = plain <= 0 < held
-    topic, value, _ = options[int(scores.mean(axis=1).argmax())]
-    if not flips and (plain <= 0 or held - plain < _LEAST_MARGIN):
+
+    def margins(weights: np.ndarray) -> list[float]:
+        done = weights / weights.sum(axis=1, keepdims=True)
+        return [_mean_margin(done[half], trial.labels[half]) for half in trial.halves]
+
+    before = np.array(margins(shares))
+    # Where μ is not positive, whatever makes it so is worth a line.
+    least = _LEAST_MARGIN if before.mean() > 0 else 0.0
+    found = gain(before, np.array([margins(w) for _, _, w in options]), least=least, share=0)
+    if found is None:
         return
+    option, plain, held = found
+    topic, value, _ = options[option]
     what = (
         f"Divide the logits by the temperature {value:g} (powers {1 / value:g} of probabilities)"
         if topic == "temperature"

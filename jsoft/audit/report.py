@@ -16,7 +16,8 @@ from jsoft.audit.trials import confidence, percent
 from jsoft.label_kinds import Kind
 
 if TYPE_CHECKING:
-    from jsoft.audit.core import Audit, Labelled
+    from jsoft.audit.core import Audit
+    from jsoft.audit.labelled import Labelled
 
 _MOST_CLASSES = 30  # in the picture of the ambiguity matrix
 _MOST_NAMED = 12  # classes whose cells have room for a number
@@ -35,7 +36,7 @@ def page(audit: Audit, command: str = "") -> str:
     known = audit.labelled
     context: dict[str, Any] = _shared(audit) | {
         "command": command,
-        "headline": _HEADLINES[audit.status],
+        "headline": _headline(audit),
         "size": words.size_in_words(audit),
         "meaning": words.indicators_in_words(audit),
         "cards": _cards(audit),
@@ -61,6 +62,15 @@ def fragment(audit: Audit) -> str:
     """Return verdict, table over k and advice as HTML for a notebook's cell."""
     context = _shared(audit) | {"size": words.size_in_words(audit)}
     return _environment().get_template("fragment.html.jinja").render(context)
+
+
+def _headline(audit: Audit) -> str:
+    known, place = audit.labelled, audit.place
+    if audit.status != "not_learnable" or known is None or known.class_lost[place]:
+        return _HEADLINES[audit.status]
+    if known.degrees.class_margin[place] > 0:
+        return "Not shown to be good enough to learn from"
+    return "Not good enough on this sample"
 
 
 def _environment() -> Any:

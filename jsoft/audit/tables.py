@@ -43,7 +43,8 @@ from jsoft.certificates import Certificate
 from jsoft.label_kinds import Kind
 
 if TYPE_CHECKING:
-    from jsoft.audit.core import Audit, Labelled
+    from jsoft.audit.core import Audit
+    from jsoft.audit.labelled import Labelled
 
 SCHEMA_VERSION = 1
 _NUM_PAIRS = 20

@@ -27,7 +27,7 @@ class Advice:
     """One piece of advice.
 
     Attributes:
-      topic: which remedy: more_rows, missing_classes, relabel, choose_k, threshold, merge,
+      topic: which remedy: more_rows, missing_classes, columns, relabel, choose_k, threshold, merge,
         set_aside, temperature, truncate or ties.
       text: what to do and what it would change, in words.
       numbers: the numbers in it, by name.
@@ -84,26 +84,34 @@ def held_out(scores: np.ndarray) -> float:
     return float(scores[first, 1] + scores[second, 0]) / 2
 
 
-def gain(before: np.ndarray, after: np.ndarray) -> tuple[float, float] | None:
-    """Return D before and after a remedy on rows not used to choose it; None if not worth a line.
+def gain(
+    before: np.ndarray,
+    after: np.ndarray,
+    *,
+    least: float = _LEAST_GAIN,
+    share: float = _LEAST_SHARE,
+) -> tuple[int, float, float] | None:
+    """Return which option of a remedy gains, from what and to what; None if not worth a line.
 
-    Both halves must choose the same option and gain, and the mean must by more than a hundredth and
-    a twentieth.
+    Both halves must choose the same option, gain by it, and end above 0; the mean of both, which
+    is returned, must gain by more than `least` and by more than a `share` of itself. So whichever
+    half chose, the other was not used to.
 
     Args:
-      before: `[2]` D on either half.
-      after: `[options, 2]` D on either half with every option of the remedy.
+      before: `[2]` D, or μ, on either half.
+      after: `[options, 2]` the same with every option of the remedy.
+      least: smallest gain.
+      share: smallest gain as a share of what was.
 
-    >>> gain(np.array([0.25, 0.25]), np.array([[0.5, 0.75], [0.1, 0.1]]))
-    (0.25, 0.625)
+    >>> gain(np.array([0.25, 0.25]), np.array([[0.1, 0.1], [0.5, 0.75]]))
+    (1, 0.25, 0.625)
     """
-    first, second = after.argmax(axis=0)
-    if first != second:
-        return None
-    each = after[first]
-    was, becomes = float(before.mean()), float(each.mean())
-    enough = becomes - was > max(_LEAST_GAIN, _LEAST_SHARE * abs(was))
-    return (was, becomes) if enough and becomes > 0 and (each > before).all() else None
+    option, other = (int(best) for best in after.argmax(axis=0))
+    each, floor = after[option], np.maximum(before, 0)  # below 0, nothing is promised
+    becomes = float(each.mean())
+    enough = becomes - floor.mean() > max(least, share * floor.mean())
+    agree = option == other and bool((each > floor).all())
+    return (option, float(before.mean()), becomes) if agree and enough else None
 
 
 def degrees_of(weights: np.ndarray, labels: np.ndarray) -> Degrees:

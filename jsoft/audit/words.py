@@ -11,7 +11,8 @@ from jsoft.audit.trials import confidence, percent, round_up, rows_in_words, tim
 from jsoft.label_kinds import Kind
 
 if TYPE_CHECKING:
-    from jsoft.audit.core import Audit, Labelled
+    from jsoft.audit.core import Audit
+    from jsoft.audit.labelled import Labelled
 
 
 def verdict(audit: Audit) -> str:
@@ -53,8 +54,11 @@ def verdict(audit: Audit) -> str:
             f"{sure}: {_what_would_certify(audit, known)}."
         )
     if found.class_margin[place] <= 0:
-        sum_of = f"Δ + γ = {total:.3f}" + (", not below 1" if total >= 1 else " notwithstanding")
-        return f"Not learnable by {sets}: {confused}, {sum_of}."
+        sum_of = f"Δ + γ = {total:.3f}" + (
+            ", not below 1" if found.margin[place] <= 0 else " notwithstanding"
+        )
+        here = "" if known.class_lost[place] else " on this sample"
+        return f"Not learnable by {sets}{here}: {confused}, {sum_of}."
     return (
         f"Not shown to be learnable by {sets}: Δ + γ = {total:.3f} is not below 1, although every "
         f"class is seen as itself more often than as any other, by {found.class_margin[place]:.3f} "
@@ -76,19 +80,25 @@ def _what_would_certify(audit: Audit, known: Labelled) -> str:
             )
         return f"{missing[0]} and {len(missing) - 1} other classes have no labelled row"
     if known.rows_needed is None:
-        return "with ties decided against the labels Δ + γ is 1 or more, and no more rows help"
+        return (
+            "with ties decided against the labels Δ + γ is 1 or more, or a class is lost, and no "
+            "more rows help"
+        )
     more = max(1, known.rows_needed - int(known.examples.sum()))
+    at = "" if known.rows_needed_k == audit.ks[audit.place] else f" at k = {known.rows_needed_k}"
     plural = "s" if more > 1 else ""
-    return f"about {round_up(more):,} more labelled row{plural} would certify Δ + γ < 1"
+    return f"about {round_up(more):,} more labelled row{plural} would certify it{at}"
 
 
 def _verdict_without_labels(audit: Audit) -> str:
-    found = audit.degrees
-    total = found.unreliability[audit.best] + found.ambiguity[audit.best]
+    found, place = audit.degrees, audit.best
+    total = found.unreliability[place] + found.ambiguity[place]
+    below = found.margin[place] > 0
+    but = f", but {_lost(audit, place)}" if below and found.class_margin[place] <= 0 else ""
     return (
         "Whether these labels can teach is not known without true labels; if they are calibrated, "
-        f"{sets_in_words(audit, audit.best)} have Δ + γ = {total:.3f}, "
-        f"{'below' if total < 1 else 'not below'} 1."
+        f"{sets_in_words(audit, place)} have Δ + γ = {total:.3f}, "
+        f"{'below' if below else 'not below'} 1{but}."
     )
 
 
@@ -116,7 +126,14 @@ def indicators_in_words(audit: Audit) -> tuple[str, str]:
 
 
 def best_k_in_words(audit: Audit) -> str:
-    """Return which k to use and why."""
+    """Return which k to use and why, and which the verdict speaks of if that is another."""
+    if audit.place == audit.best:
+        return _best_k(audit)
+    verdict_k = audit.ks[audit.place]
+    return f"{_best_k(audit)} The verdict speaks of k = {verdict_k}, of which more is certified."
+
+
+def _best_k(audit: Audit) -> str:
     found = audit.degrees
     if audit.kind is Kind.SETS:
         value = found.divergence[0]
@@ -127,27 +144,44 @@ def best_k_in_words(audit: Audit) -> str:
             else "D = 0: no number of rows is enough."
         )
     k, best = audit.ks[audit.best], audit.best
+    given = len(audit.considered) == 1 and len(audit.ks) > 1
     if found.divergence[best] <= 0:
+        if given and found.divergence.max() > 0:
+            return f"k was given as {k}, where D = 0; {_other_k(audit)}."
         return f"No k looked at has Δ + γ < 1, so D = 0 for all of them; below, k = {k}."
     if found.class_margin[best] <= 0:
+        if given:
+            return f"k was given as {k}, where {_lost(audit, best)}; {_other_k(audit)}."
         return (
             "At every k looked at, a class is seen as another at least as often as itself or "
             f"Δ + γ ≥ 1; D is largest at k = {k}."
         )
-    chosen = "k was given as" if len(audit.considered) == 1 and len(audit.ks) > 1 else "Best k ="
     reason = (
-        f"{chosen} {k}: D = {found.divergence[best]:.3f}, so a learner of the sets needs about "
-        f"{times(1 / found.divergence[best])} the rows that it needs of true labels"
+        f"{'k was given as' if given else 'Best k ='} {k}: D = {found.divergence[best]:.3f}, so a "
+        f"learner of the sets needs about {times(1 / found.divergence[best])} the rows that it "
+        "needs of true labels"
     )
-    others = [(d, m) for d, m in zip(found.divergence, audit.ks, strict=True) if m != k]
-    if not others:
-        return reason + "."
-    d, m = max(others)
-    if d <= 0:
-        return f"{reason}; every other k has Δ + γ of 1 or more."
-    if d > found.divergence[best]:
-        return f"{reason}; k = {m} has a larger D ({d:.3f})."
-    return f"{reason}; k = {m}, next, has {d:.3g}, {times(found.divergence[best] / d)} less."
+    return f"{reason}; {_other_k(audit)}." if len(audit.ks) > 1 else f"{reason}."
+
+
+def _other_k(audit: Audit) -> str:
+    """Return what the largest D at another k is, and at what cost."""
+    found, best = audit.degrees, audit.best
+    others = np.where(np.arange(len(audit.ks)) == best, -1, found.divergence)
+    place = int(others.argmax())
+    k, largest = audit.ks[place], found.divergence[place]
+    if largest <= 0:
+        return "every other k has Δ + γ of 1 or more"
+    if largest <= found.divergence[best]:
+        ratio = times(found.divergence[best] / largest)
+        return f"k = {k}, next, has {largest:.3g}, {ratio} less"
+    but = f", but there {_lost(audit, place)}" if found.class_margin[place] <= 0 else ""
+    return f"k = {k} has a larger D ({largest:.3f}){but}"
+
+
+def _lost(audit: Audit, place: int) -> str:
+    y, i = (audit.classes[j] for j in audit.degrees.class_pair[place])
+    return f"{y} is seen as {i} at least as often as itself"
 
 
 def worst_pairs(audit: Audit, count: int) -> list[tuple[int, int, float]]:
@@ -194,16 +228,17 @@ def mean_label_in_words(audit: Audit) -> str:
 def student_loss(audit: Audit) -> tuple[str, str]:
     """Return the name of the loss to train a student with, and why; "none" if none is consistent.
 
-    Consistent, that is right in the limit, under Δ + γ < 1: the average and the membership losses;
-    the superset log loss if Δ = 0 or all wrong classes are alike; cross-entropy with the raw labels
-    iff μ > 0, whatever Δ and γ are. Derived here.
+    Consistent, that is right in the limit if errors depend on the class alone, where every class is
+    in its own sets more often than any other: the average loss for sets of one size and the
+    membership loss for any; the superset log loss if Δ = 0 or all wrong classes are alike.
+    Cross-entropy with the raw labels is iff μ > 0, whatever Δ and γ are. Derived here.
     """
     known = audit.labelled
     assert known is not None
     place = audit.place
     found = known.degrees
     raw_works = np.nanmin(known.mean_margins) > 0
-    if audit.status == "not_learnable":
+    if found.class_margin[place] <= 0:
         if raw_works:
             return "soft_cross_entropy", (
                 "the sets do not separate the classes, but the mean labels do (μ > 0)"
@@ -211,6 +246,12 @@ def student_loss(audit: Audit) -> tuple[str, str]:
         return "none", "neither the sets nor the mean labels (μ ≤ 0) lead to the truth"
     too = raw_works and (known.examples > 0).all()
     also = "; cross-entropy with the raw labels would do too (μ > 0)" if too else ""
+    if found.margin[place] <= 0:
+        name = "membership_logistic_loss" if audit.kind is Kind.SETS else "average_loss"
+        return name, (
+            "Δ + γ is not below 1, but every class is in its own sets more often than any other, "
+            f"which is enough if errors depend on the class alone{also}"
+        )
     if audit.kind is Kind.SETS and found.unreliability[place] == 0:
         return "superset_log_loss", (
             "in no labelled row does a set miss the truth (Δ = 0); if some do, "
