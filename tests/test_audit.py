@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 
 from jsoft import certificates, indicators
 from jsoft.audit import arithmetic, audit, counts, rows
@@ -299,6 +301,115 @@ def test_certified_only_if_no_class_may_be_lost():
     assert more.certified
 
 
+def test_the_verdict_speaks_of_any_k_at_which_all_is_certified():
+    labels = labels_of(400, 4)
+    found = audit(probabilities(labels, 4, strength=3), labels)
+    assert found.best == 0
+    known = found.labelled
+    sums = np.array([1.2, 0.7, 0.9])  # of the upper limits
+    upper = np.stack([np.zeros(3), sums], axis=1)
+    limits = arithmetic.Limits(unreliability=np.zeros((3, 2)), ambiguity=upper)
+
+    def place(kept):
+        classes_kept = {
+            k: dataclasses.replace(one, certified=k in kept)
+            for k, one in known.classes_kept.items()
+        }
+        altered = dataclasses.replace(known, limits=limits, classes_kept=classes_kept)
+        return dataclasses.replace(found, labelled=altered)
+
+    # Neither the best k nor that with the least sum, but the one that is certified altogether.
+    assert (place({3}).place, place({3}).status) == (2, "certified")
+    assert "The verdict speaks of k = 3" in place({3}).text(width=500)
+    assert (place({2, 3}).place, place({2, 3}).status) == (1, "certified")
+    assert (place({1}).place, place({1}).status) == (1, "learnable")
+    assert (place(()).place, place(()).status) == (1, "learnable")
+    assert "verdict speaks" not in found.text(width=500)
+
+
+def test_a_loss_that_may_be_chance_is_one_of_this_sample():
+    labels, place = np.arange(200) % 20, np.arange(200) // 20
+    says = np.where(place < 9, labels, 0)
+    says[(labels == 7) & (place < 6)] = 8  # six of ten rows, by chance
+    found = audit(np.eye(20)[says], labels, k=1)
+    assert found.status == "not_learnable"
+    assert not found.labelled.class_lost[0]
+    assert found.verdict.startswith(
+        "Not learnable by top-1 sets on this sample: class 7 is seen as class 8 more often"
+    )
+    assert advice_on(found, "more_rows").text.startswith("Label more rows of class 7")
+    assert "Not good enough on this sample" in found.html()
+    # The same shares in thirty times the rows are no chance.
+    found = audit(np.eye(20)[np.tile(says, 30)], np.tile(labels, 30), k=1)
+    assert found.labelled.class_lost[0]
+    assert found.verdict.startswith("Not learnable by top-1 sets: class 7 is seen as class 8")
+    assert "Not good enough to learn from" in found.html()
+
+
+def test_lost_for_sure_is_the_paired_test_the_other_way_round():
+    rng = np.random.default_rng(0)
+    for hits in range(13):  # of twelve rows; the others say class 1, or hold both
+        sets = np.zeros((12, 3), bool)
+        sets[:hits, 0] = True
+        sets[hits:, 1] = True
+        counted = counts.tally(rng.permutation(sets), np.zeros(12, int), kind=Kind.SETS, max_k=1)
+        lost = arithmetic.lost_for_sure(
+            counted.sure, counted.reachable, counted.examples, alpha=0.05
+        )
+        p_value = stats.binomtest(12 - hits, 12, alternative="greater").pvalue
+        assert lost[0] == (p_value <= 0.05 / 6)
+
+
+def test_a_loss_is_certified_only_if_no_tie_could_undo_it():
+    labels = np.zeros(60, int)
+    ahead = np.tile([[1.0, 2.0, 0.0]], (60, 1))  # class 1 is first, class 0 second
+    tied = np.tile([[2.0, 2.0, 0.0]], (60, 1))
+    for values, lost in ((ahead, True), (tied, False)):
+        found = audit(values, labels, kind="logits", ties="first", k=1).labelled
+        assert found.class_lost[0] == lost
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 6, 7, 11])
+def test_rows_that_prefer_nothing_promise_nothing(num_classes):
+    labels = np.arange(20 * num_classes) % num_classes
+    found = audit(np.full((len(labels), num_classes), 1 / num_classes), labels)
+    assert found.status == "not_learnable"
+    assert_array_equal(found.degrees.margin, 0)
+    assert_array_equal(found.degrees.class_margin, 0)
+    assert_array_equal(found.degrees.divergence, 0)
+    assert_array_equal(found.labelled.mean_margins, 0)
+    assert "no less often than as itself" in found.verdict
+    assert "not below 1" in audit(np.full((9, num_classes), 1 / num_classes)).verdict
+
+
+def test_calibrated_labels_that_lose_a_class_are_told():
+    kinds = [[0.6, 0.4, 0.0], [0.0, 0.6, 0.4], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    rows = np.repeat(kinds, [50, 25, 200, 200], axis=0)  # of class 1, 15 for it and 20 for 0
+    found = audit(rows, k=1)
+    assert "below 1, but class 1 is seen as class 0 at least as often as itself." in found.verdict
+    assert "lose a class" in found.advice[0].text
+
+
+def test_a_given_k_is_told_for_what_it_is():
+    values, labels = swapped(wrong=0.6)
+    values = values + 0.5 * np.eye(4)[labels] + [0.04, 0.03, 0.02, 0.01]
+    found = audit(values, labels, kind="logits", k=1, max_k=3)
+    words = found.text(width=500)
+    assert "k was given as 1, where class 3 is seen as class 2 at least as often as itself" in words
+    assert "At every k looked at" not in words
+    assert "for each k by itself" in found.html()
+
+
+def test_half_floats_are_the_numbers_they_hold():
+    labels = labels_of(300, 5)
+    values = probabilities(labels, 5).astype(np.float16)
+    halves, floats = audit(values, labels), audit(values.astype(np.float32), labels)
+    for name in ("unreliability", "ambiguity", "class_margin"):
+        assert_array_equal(getattr(halves.degrees, name), getattr(floats.degrees, name))
+    assert halves.verdict == floats.verdict
+    assert_array_equal(halves.labelled.mean_labels, floats.labelled.mean_labels)
+
+
 def test_the_verdict_moves_to_no_k_at_which_a_class_is_lost():
     # At k = 1 Δ + γ < 1 is certified and class 3 lost; at k = 2 no class is, by two rows.
     labels = np.repeat(np.arange(4), [500, 500, 500, 30])
@@ -369,7 +480,7 @@ def test_a_class_without_rows_is_told():
     assert found.status == "learnable"
     assert "class 3 has no labelled row" in found.verdict
     assert found.advice[0].topic == "missing_classes"
-    assert found.labelled.rows_needed is None
+    assert found.labelled.rows_needed is found.labelled.rows_needed_k is None
     assert_array_equal(np.isnan(found.labelled.mean_labels).all(axis=1), [0, 0, 0, 1])
 
 
@@ -382,6 +493,20 @@ def same(a, b):
         for one in (found["with_labels"] or {}).get("doubtful_rows", []):
             del one["row"]
     return a == b
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("ties", ["fractional", "pessimistic"])
+def test_equal_shares_stay_equal_in_any_order_of_rows(ties, seed):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(5), 6)
+    values = rng.permuted(np.tile([3, 1, 1, 1, 0], (30, 1)), axis=1)  # ties of three everywhere
+    order = rng.permutation(30)
+    one, other = (audit(values[rows], labels[rows], ties=ties) for rows in (np.arange(30), order))
+    a, b = one.to_json(), other.to_json()
+    for found in (a, b):  # of equally doubtful rows, the lower go first
+        del found["with_labels"]["doubtful_rows"]
+    assert a == b
 
 
 @pytest.mark.parametrize("kind", ["probabilities", "votes"])
@@ -557,12 +682,12 @@ def test_json_is_plain_and_its_keys_are_these():
         "verdict_k", "versions", "with_labels", "without_labels",
     ]  # fmt: skip
     assert sorted(told["top_k"][0]) == [
-        "ambiguity", "ambiguity_limits", "class_margin", "class_margin_pair", "divergence", "k",
-        "margin", "tied", "unreliability", "unreliability_limits", "worst_pair",
+        "ambiguity", "ambiguity_limits", "class_lost", "class_margin", "class_margin_pair",
+        "divergence", "k", "margin", "tied", "unreliability", "unreliability_limits", "worst_pair",
     ]  # fmt: skip
     assert sorted(told["with_labels"]) == [
         "ambiguity_matrix", "certificates", "classes", "doubtful_rows", "mean_label_margin",
-        "mean_labels", "rows_needed", "student_loss", "worst_pairs",
+        "mean_labels", "rows_needed", "rows_needed_k", "student_loss", "worst_pairs",
     ]  # fmt: skip
     assert sorted(told["advice"][0]) == ["held_out", "numbers", "text", "topic"]
     assert told["schema_version"] == 1

@@ -1,12 +1,14 @@
 """Advice: the advised thing is done, and the number is met."""
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from jsoft.audit import audit, counts
 from jsoft.audit.relabel import rows_to_relabel
-from jsoft.audit.trials import gain, held_out
+from jsoft.audit.trials import degrees_of, gain
 from jsoft.label_kinds import Kind
 from tests.audit_sets import (
     advice_on,
@@ -147,12 +149,6 @@ def test_relabelling_that_does_not_flip_the_other_half_says_so():
     assert said == {True, False}
 
 
-def test_held_out_is_no_larger_than_the_best_on_the_average():
-    scores = np.random.default_rng(0).normal(size=(6, 2))
-    assert held_out(scores) <= scores.max(axis=0).mean()
-    assert held_out(np.array([[0.1, 0.2], [0.4, 0.3]])) == pytest.approx(0.35)
-
-
 def test_a_remedy_must_gain_on_both_halves():
     before = np.array([0.4, 0.4])
     assert gain(before, np.array([[0.1, 0.1], [0.6, 0.5]])) == pytest.approx((1, 0.4, 0.55))
@@ -180,3 +176,86 @@ def test_the_words_fit_the_numbers_of_rows():
     labels = labels_of(60, 3)
     found = audit(np.eye(3)[labels], labels)
     assert "1 rows" not in found.text()
+
+
+def test_rows_to_label_are_told_with_their_k():
+    labels = labels_of(60, 3)
+    found = audit(np.eye(3)[labels], labels)
+    assert found.labelled.rows_needed_k == 1
+    assert "are enough to be certified at k = 1 at 95 %" in advice_on(found, "more_rows").text
+    assert (
+        audit(np.eye(3, dtype=bool)[labels], labels).to_json()["with_labels"]["rows_needed_k"]
+        is None
+    )
+
+
+def test_columns_in_another_order_than_the_labels_are_found():
+    labels = labels_of(600, 6)
+    values = probabilities(labels, 6, strength=4)
+    order = np.array([1, 2, 0, 3, 4, 5])
+    found = audit(values[:, order], labels, classes=list("abcdef"))
+    assert found.status == "not_learnable"
+    advice = advice_on(found, "columns")
+    assert "a is in the column of c, b is in the column of a, c is in the column of b, D" in (
+        advice.text
+    )
+    right = audit(values, labels)
+    assert_allclose(advice.numbers["held_out"], right.degrees.divergence[0], atol=0.05)
+    assert "columns" not in {one.topic for one in right.advice}
+    # A class that is lost is not one in another place.
+    swap, truth = swapped(wrong=0.8)
+    assert "columns" not in {one.topic for one in audit(swap, truth).advice}
+
+
+def test_classes_without_rows_are_not_merged_into_others():
+    labels = labels_of(900, 3)
+    says = np.where((labels == 1) & (np.arange(900) % 5 < 2), 3, labels)
+    found = audit(np.eye(4)[says], labels)  # class 3 has no labelled row
+    assert found.degrees.ambiguity[0] > 0.3
+    assert "merge" not in {one.topic for one in found.advice}
+
+
+def test_what_was_tried_with_ties_at_random_says_so():
+    labels = labels_of(600, 4)
+    values = votes_of(labels, 4, people=3)
+    for ties in ("fractional", "first"):
+        found = audit(values, labels, ties=ties)
+        tried = [one for one in found.advice if one.topic not in ("more_rows", "ties")]
+        assert tried
+        assert {one.text.endswith("(Ties at random here.)") for one in tried} == {ties == "first"}
+
+
+def test_sharpening_asks_for_the_same_on_both_halves():
+    before = np.array([0.2, 0.2])
+    options = np.array([[0.3, 0.6], [0.6, 0.3]])  # one half each
+    assert gain(before, options, least=0.05, share=0) is None
+    assert gain(before, options[:1], least=0.05, share=0) == pytest.approx((0, 0.2, 0.45))
+
+
+def test_fewest_rows_to_relabel_are_found_by_trying_all():
+    rng = np.random.default_rng(0)
+    tried = 0
+    for _ in range(12):
+        labels = rng.permutation(np.arange(9) % 3)
+        says = np.where(rng.random(9) < 0.4, labels, (labels + 1) % 3)
+        values = np.eye(3)[says]
+        found = audit(values, labels, k=1)
+        if found.status != "not_learnable":
+            continue
+        rows = advice_on(found, "relabel").numbers["rows"]
+        fewest = next(
+            count
+            for count in range(10)
+            if any(flips(values, labels, some) for some in itertools.combinations(range(9), count))
+        )
+        assert rows == fewest
+        tried += 1
+    assert tried > 5
+
+
+def flips(values, labels, rows):
+    rows = list(rows)
+    done = values.copy()
+    done[rows] = np.eye(3)[labels[rows]]
+    found = degrees_of(done, labels)
+    return min(found.margin[0], found.class_margin[0]) > 0

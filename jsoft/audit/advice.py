@@ -18,7 +18,6 @@ from jsoft.audit.trials import (
     Advice,
     Trial,
     confidence,
-    held_out,
     percent,
     round_up,
     rows_in_words,
@@ -159,7 +158,7 @@ def _choose_k(audit: Audit, trial: Trial) -> Iterator[Advice]:
     average = scores.mean(axis=1)
     fixed = len(audit.considered) == 1
     best, also = (int(place) for place in scores.argmax(axis=0))
-    held = held_out(scores)
+    held = float(average[best])  # chosen by either half, so found on the other
     if held <= 0 or best != also or (best != audit.best and not fixed):
         return  # the halves disagree, with each other or with all rows
     if fixed and best != audit.best:

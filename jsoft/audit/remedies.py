@@ -97,7 +97,9 @@ def merge(audit: Audit, trial: Trial) -> Iterator[Advice]:
     absent = audit.labelled.examples == 0  # of which nothing is known that merging could mend
     together = np.where(absent | absent[:, None], 0, np.triu(cells + cells.T, 1))
     most = np.argsort(-together, axis=None, kind="stable")[:_NUM_TRIED]
-    pairs = [divmod(int(flat), len(audit.classes)) for flat in most]
+    pairs = [divmod(int(flat), len(audit.classes)) for flat in most if together.flat[flat] > 0]
+    if not pairs:
+        return
 
     def merged(kept: int, gone: int) -> tuple[np.ndarray, np.ndarray]:
         shares = trial.shares.astype(np.float64)

@@ -13,17 +13,19 @@ numbers in [0, 1], and what is not known as None:
     best_k                         the k to use; None for candidate sets, which have none
     top_k                          for every k: k, unreliability Δ, ambiguity γ, margin κ,
                                    divergence D, worst_pair, class_margin (below 0, a class is
-                                   seen as another more often than as itself),
-                                   class_margin_pair, tied, and with
-                                   labels unreliability_limits, ambiguity_limits (lower, upper, for
-                                   all of k_considered); without labels, as if they were calibrated
+                                   seen as another more often than as itself), class_margin_pair,
+                                   tied, and with labels unreliability_limits, ambiguity_limits
+                                   (lower, upper, for all of k_considered) and class_lost (whether
+                                   that is certified of a class); without labels, as if they were
+                                   calibrated
     without_labels                 sampled_rows (that the following come from), repeated_rows,
                                    constant_share, entropy_bits, mean_top_probability, set_sizes,
                                    first_share
     with_labels                    None without: mean_label_margin μ, student_loss, rows_needed (to
-                                   be certified, in all), classes (one by one), worst_pairs,
-                                   ambiguity_matrix and mean_labels (true class by class),
-                                   certificates (by method), doubtful_rows
+                                   be certified, in all) and rows_needed_k (where so few are),
+                                   classes (one by one), worst_pairs, ambiguity_matrix and
+                                   mean_labels (true class by class), certificates (by method),
+                                   doubtful_rows
     advice                         a list: topic, text, numbers, held_out
     versions, schema_version       what computed it, and of what shape this is
 """
@@ -107,6 +109,7 @@ def over_k(audit: Audit) -> list[dict[str, Any]]:
         if known is not None:
             row["unreliability_limits"] = known.limits.unreliability[place]
             row["ambiguity_limits"] = known.limits.ambiguity[place]
+            row["class_lost"] = known.class_lost[place]
         rows.append(row)
     return rows
 
@@ -135,6 +138,7 @@ def _with_labels(audit: Audit, known: Labelled) -> dict[str, Any]:
         "mean_label_margin": np.nanmin(known.mean_margins),
         "student_loss": {"name": name, "reason": reason},
         "rows_needed": known.rows_needed,
+        "rows_needed_k": None if audit.kind is Kind.SETS else known.rows_needed_k,
         "classes": class_rows(audit, known),
         "worst_pairs": [
             {**_pair(audit, y, i), "frequency": share}

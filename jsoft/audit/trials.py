@@ -2,8 +2,8 @@
 
 The rows (a random sample where there are very many) fall into two random halves. A remedy with
 options, such as k or a temperature, takes the option that is best on one half and is judged on the
-other, both ways round; the two judgements are averaged. D is what a remedy of the sets is judged
-by, μ what one of the raw labels is. Derived here.
+other, both ways round; both must choose the same, and the two judgements are averaged. D is what a
+remedy of the sets is judged by, μ what one of the raw labels is. Derived here.
 """
 
 from __future__ import annotations
@@ -67,21 +67,6 @@ class Trial:
         """Return D on either half; `sets` takes a mask to weights `[M, C]` and labels `[M]`."""
         sets = sets or (lambda half: (self.weights[half], self.labels[half]))
         return [float(arithmetic.order_of(degrees_of(*sets(half)))[0]) for half in self.halves]
-
-
-def held_out(scores: np.ndarray) -> float:
-    """Return how the option that is best on one half does on the other, on average.
-
-    Args:
-      scores: `[options, 2]` of every option on either half.
-
-    Derived here: cross-validation of the choice, in two folds.
-
-    >>> held_out(np.array([[0.5, 0.25], [0.25, 0.75]]))  # 0.25 and 0.25
-    0.25
-    """
-    first, second = scores.argmax(axis=0)
-    return float(scores[first, 1] + scores[second, 0]) / 2
 
 
 def gain(
