@@ -101,8 +101,12 @@ def merge(audit: Audit, trial: Trial) -> Iterator[Advice]:
     if not pairs:
         return
 
+    # Votes and probabilities add up as they are.
+    parts = trial.shares if trial.kind is Kind.LOGITS else trial.values
+    parts = parts.astype(np.result_type(parts, np.float32))
+
     def merged(kept: int, gone: int) -> tuple[np.ndarray, np.ndarray]:
-        shares = trial.shares.astype(np.float64)
+        shares = parts.copy()
         shares[:, kept] += shares[:, gone]
         labels = np.where(trial.labels == gone, kept, trial.labels)
         labels = labels - (labels > gone)

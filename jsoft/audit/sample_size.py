@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,6 +47,8 @@ def rows_to_certify(
     if hopeless or not (shares > 0).all():
         return None
 
+    pairs = _different_pairs(cells)
+
     def suffices(n: int) -> bool:
         missed = special.bdtrik(1 - _FAILING, n, unreliability) if unreliability > 0 else 0
         left = 1 - float(upper_limit(min(math.ceil(missed), n), n, alpha / 2))
@@ -57,10 +60,11 @@ def rows_to_certify(
         allowed = np.where((1 - left) ** of_class > alpha / 2, -1, allowed)
         if allowed.min() < 0:
             return False
-        stays = special.bdtr(allowed[:, None], of_class[:, None], cells)[wrong].prod()
-        if stays < 1 - _FAILING:
+        stays = special.bdtr(allowed[pairs.true], of_class[pairs.true], pairs.wrong)
+        if (stays**pairs.times).prod() < 1 - _FAILING:
             return False
-        return bool(_passing(cells, of_class, alpha)[wrong].prod() >= 1 - _FAILING)
+        passing = _passing(truth[pairs.true], pairs.wrong, of_class[pairs.true], alpha)
+        return bool((passing**pairs.times).prod() >= 1 - _FAILING)
 
     if not suffices(at_most):
         return None
@@ -71,22 +75,42 @@ def rows_to_certify(
     return high
 
 
-def _passing(cells: np.ndarray, of_class: np.ndarray, alpha: float) -> np.ndarray:
-    """Return about how often each pair passes the exact test of "paired", `[C, C]`."""
+class _Pairs(NamedTuple):
+    """Pairs of a true and a wrong class, those that are alike as one, `[P]`."""
+
+    true: np.ndarray  # index of the true class
+    wrong: np.ndarray  # how often the wrong class is in its sets
+    times: np.ndarray  # how many pairs are like this
+
+
+def _different_pairs(cells: np.ndarray) -> _Pairs:
+    """Return what pairs there are: of a thousand classes a million, but few that differ."""
+    num_classes = len(cells)
+    coarse = np.ceil(1e4 * cells - 1e-6) / 1e4  # rather too often
+    np.fill_diagonal(coarse, np.inf)
+    ordered = np.sort(coarse, axis=1)[:, :-1]
+    new = np.ones(ordered.shape, bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    starts = np.flatnonzero(new)
+    times = np.diff(np.append(starts, ordered.size))
+    return _Pairs(starts // (num_classes - 1), ordered.ravel()[starts], times)
+
+
+def _passing(truth: np.ndarray, wrong: np.ndarray, rows: np.ndarray, alpha: float) -> np.ndarray:
+    """Return about how often pairs pass the exact test of "paired", `[P]`.
+
+    Args:
+      truth: `[P]` how often the true class is in its own sets.
+      wrong: `[P]` how often the wrong class is in them.
+      rows: `[P]` rows of the true class.
+      alpha: level.
+    """
     from scipy import special
 
-    truth = np.broadcast_to(np.diagonal(cells)[:, None], cells.shape)
-    together = np.maximum(0, truth + cells - 1)
-    alone, against = truth - together, cells - together
-    telling = of_class[:, None] * (alone + against)  # rows whose set holds one of the two
+    together = np.maximum(0, truth + wrong - 1)
+    alone, against = truth - together, wrong - together
+    telling = np.floor(rows * (alone + against)).astype(np.int64)  # sets that hold one of the two
+    several, index = np.unique(np.maximum(telling, 1), return_inverse=True)
+    least = (np.ceil(special.bdtrik(1 - alpha, several, 0.5)) + 1)[index]
     for_truth = alone / np.maximum(alone + against, 1e-12)
-    # By normal approximation, most pairs of many classes are out of danger; the others by the test.
-    excess = telling * (2 * for_truth - 1) + special.ndtri(alpha) * np.sqrt(telling)
-    near = excess < 7 * np.sqrt(telling)
-    telling, for_truth = np.floor(telling[near]), for_truth[near]
-    least = np.ceil(special.bdtrik(1 - alpha, np.maximum(telling, 1), 0.5)) + 1
-    chance = np.ones(cells.shape)
-    chance[near] = np.where(
-        least <= telling, special.bdtrc(least - 1, telling.astype(np.int64), for_truth), 0
-    )
-    return chance
+    return np.where(least <= telling, special.bdtrc(least - 1, telling, for_truth), 0)
