@@ -11,6 +11,12 @@ The folders hold the files of `experiments.measured_labels`, called cifar10h_cou
 cifar10_test_pyx.npy, cifar10_test_labels.npy and cifar10n_train.npz, and of
 `experiments.real_candidate_sets`, lost.npz and msrcv2.npz. Audits whose files are in none of them
 are left out, and the page says so.
+
+The picture in the README is the head of a report, in any browser of the Chromium family:
+
+    jsoft audit --demo --report report.html
+    chromium --headless --hide-scrollbars --force-device-scale-factor=1.5 --window-size=1000,980 \
+        --screenshot=docs/figures/audit.png report.html
 """
 
 from __future__ import annotations
@@ -57,6 +63,8 @@ class Subject(NamedTuple):
 
     `known` holds what was measured of the files before: (k, Δ, γ, pair of classes), Δ and γ as they
     were printed. `lesson` says what is to be learned, in sentences that hold whatever the digits.
+    `rows` says what the rows are to whoever labelled them; of a teacher's own training rows
+    (`trained_on`) no certificate speaks, whatever the command says, which cannot know.
     """
 
     title: str
@@ -65,6 +73,8 @@ class Subject(NamedTuple):
     needs: tuple[str, ...] = ()
     known: tuple[tuple[int, str, str, str], ...] = ()
     make: Callable[[], None] | None = None
+    rows: str = "independent"
+    trained_on: bool = False
 
 
 def _teacher_on_digits() -> None:
@@ -141,6 +151,7 @@ SUBJECTS = (
         poor one by its first two: whatever looks like a truck also looks like an automobile, and
         the second place goes there nearly always. Choosing k is not a detail.""",
         needs=("cifar10_test_pyx.npy", "cifar10_test_labels.npy"),
+        rows="held out, fold by fold",
         known=(
             (1, "0.0706", "0.0780", "cat → dog"),
             (2, "0.0224", "0.7920", "truck → automobile"),
@@ -180,6 +191,7 @@ SUBJECTS = (
         """A small network that learned from 300 digits, asked about others. Logits are recognised
         as such; top-k sets look at their order and not at how confident they are.""",
         make=_teacher_on_digits,
+        rows="held out",
     ),
     Subject(
         "The same teacher at temperature 4",
@@ -187,6 +199,7 @@ SUBJECTS = (
         """The same network, softer. Δ, γ, κ, D and the certificate are the same to the last digit,
         since the order of the classes is; only the mean-label margin μ, which decides whether the
         raw labels can be fitted, gets smaller. Temperature is a remedy for neither Δ nor γ.""",
+        rows="held out",
     ),
     Subject(
         "A bad teacher",
@@ -199,6 +212,8 @@ SUBJECTS = (
         certificate supposes rows drawn independently of the teacher, and these are the rows that
         it learned from, so it applies neither to them nor to new images.""",
         make=_bad_teacher,
+        rows="its own training rows",
+        trained_on=True,
     ),
     Subject(
         "Differentially private labels",
@@ -257,14 +272,17 @@ def page(done: dict[str, tuple[dict[str, Any], str]]) -> str:
             "Δ is how often the top-k sets miss the truth, γ how often the most frequent companion",
             "of a class comes along; the paper's condition is Δ + γ < 1. D is the error exponent:",
             "a learner needs about 1/D times the rows that it needs of true labels. μ is the",
-            "mean-label margin, which decides about ordinary distillation. The data are not here,",
-            "only what was counted in them; their sources and licences stand in",
+            "mean-label margin, which decides about ordinary distillation. A certificate speaks of",
+            "rows that were drawn independently of whoever labelled them; the last columns of the",
+            "table say which rows are. The data are not here, only what was counted in them; their",
+            "sources and licences stand in",
             "[measured_labels.py](../experiments/measured_labels.py) and",
             "[real_candidate_sets.py](../experiments/real_candidate_sets.py).",
             "",
             *([f"Not made, for want of files: {', '.join(missing)}.", ""] if missing else []),
-            "| labels | rows × classes | kind | k | Δ | γ | worst pair | D | μ | Δ + γ < 1 |",
-            "|---|---|---|---|---|---|---|---|---|---|",
+            "| labels | rows × classes | kind | k | Δ | γ | worst pair | D | μ | rows are "
+            "| Δ + γ < 1, no class lost |",
+            "|---|---|---|---|---|---|---|---|---|---|---|",
             *(_summary(subject, done[subject.title][0]) for subject in there),
             "",
             *(line for subject in there for line in _section(subject, *done[subject.title])),
@@ -298,13 +316,21 @@ def _summary(subject: Subject, numbers: dict[str, Any]) -> str:
         _pair(best),
         f"{best['divergence']:.3f}",
         f"{numbers['with_labels']['mean_label_margin']:.3f}",
-        {
-            "certified": "certified at 95 %",
-            "learnable": "on this sample, not certified",
-            "not_learnable": "no",
-        }[numbers["status"]],
+        subject.rows,
+        _certified(subject, numbers["status"]),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _certified(subject: Subject, status: str) -> str:
+    """Return what may be claimed."""
+    if subject.trained_on and status == "certified":
+        return "on these rows; nothing is certified"
+    return {
+        "certified": "certified at 95 %",
+        "learnable": "on this sample, not certified",
+        "not_learnable": "no",
+    }[status]
 
 
 def _anchor(title: str) -> str:
@@ -326,6 +352,14 @@ def _section(subject: Subject, numbers: dict[str, Any], screen: str) -> list[str
         "",
         f"**{numbers['verdict']}**",
         "",
+        *(
+            [
+                "*The labels' maker learned from these very rows: no certificate applies to them.*",
+                "",
+            ]
+            if subject.trained_on
+            else []
+        ),
         *textwrap.wrap(" ".join(subject.lesson.split()), 100),
         "",
         *(["Known before, Δ, γ and the pair:", "", *known, ""] if known else []),

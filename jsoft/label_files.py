@@ -15,20 +15,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import lzma
 import os
-import struct
-import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-from jsoft import _tables
+from jsoft import _arrays, _tables
 
 FORMATS = (".npy", ".npz", ".csv", ".tsv", ".parquet")
 
@@ -91,13 +85,13 @@ def read_soft_labels(
         if suffix == ".npy":
             if beside:
                 raise ValueError(f"expected a table or .npz archive with a column {beside[0]!r}")
-            values, columns = _map_npy(path), {}
+            values, columns = _arrays.map_npy(path), {}
         elif suffix == ".npz":
-            with _archive(path) as archive:
-                members = _members(archive)
+            with _arrays.archive(path) as archive:
+                members = _arrays.members(archive)
                 chosen = _tables.choose(array, [name for name in members if name not in beside])
-                values = _read_member(archive, members, chosen)
-                columns = {name: _read_member(archive, members, name) for name in beside}
+                values = _arrays.read_member(archive, members, chosen)
+                columns = {name: _arrays.read_member(archive, members, name) for name in beside}
         else:
             table = _tables.read_table(path, suffix, text=beside)
             columns = {name: _tables.column_of(table, name) for name in beside}
@@ -155,11 +149,11 @@ def read_labels(
         if suffix == ".npy":
             if column is not None:
                 raise ValueError(f"expected a table or .npz archive with a column {column!r}")
-            raw = _map_npy(path)
+            raw = _arrays.map_npy(path)
         elif suffix == ".npz":
-            with _archive(path) as archive:
-                members = _members(archive)
-                raw = _read_member(archive, members, _tables.choose(column, [*members]))
+            with _arrays.archive(path) as archive:
+                members = _arrays.members(archive)
+                raw = _arrays.read_member(archive, members, _tables.choose(column, [*members]))
         elif suffix == ".parquet" or column is not None:
             table = _tables.read_table(path, suffix, text=None)
             raw = _tables.column_of(
@@ -343,86 +337,3 @@ def _as_mask(column: np.ndarray, name: str | None) -> np.ndarray:
             f"{_tables.quote(entries[row])}"
         )
     return mask
-
-
-def _read_header(stream: IO[bytes], length: int) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Return shape, Fortran order and dtype of an .npy stream that is `length` bytes long."""
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    try:
-        version = np.lib.format.read_magic(stream)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            shape, fortran, dtype = readers[version](stream)
-    except (OSError, zipfile.BadZipFile, zlib.error):  # the archive around it is damaged
-        raise
-    # The header is a Python literal, and what Python's parser raises on bad text has no end:
-    # TokenError, RecursionError, IndentationError, …
-    except Exception as error:
-        raise ValueError(f"expected the header of an .npy array, got: {error}") from error
-    if dtype.hasobject or dtype.kind not in "biufUcSVMm":
-        raise ValueError("expected a plain array, got Python objects, which are never unpickled")
-    if min(shape, default=1) < 0:
-        raise ValueError(f"expected a shape, got {list(shape)}")
-    claimed = dtype.itemsize
-    for size in shape:
-        claimed *= size
-    if claimed != length - stream.tell():
-        raise ValueError(
-            f"expected {claimed} bytes for {dtype} of shape {list(shape)}, as the header claims, "
-            f"got {length - stream.tell()}"
-        )
-    return shape, fortran, dtype
-
-
-def _map_npy(path: Path) -> np.ndarray:
-    with path.open("rb") as file:
-        shape, fortran, dtype = _read_header(file, path.stat().st_size)
-        offset = file.tell()
-    if 0 in shape or dtype.itemsize == 0:  # no memory to map
-        return np.empty(shape, dtype)
-    order = "F" if fortran else "C"
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
-
-
-@contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    # What zipfile and its decompressors raise on damage; RuntimeError refuses encryption.
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        UnicodeError,
-        struct.error,
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-    ) as error:
-        raise ValueError(f"expected an .npz archive, got: {error}") from error
-
-
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    members = archive.infolist()
-    named = {info.filename.removesuffix(".npy"): info for info in members}
-    if len(named) < len(members):
-        raise ValueError("expected arrays of different names, got one name twice")
-    return named
-
-
-def _read_member(
-    archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str
-) -> np.ndarray:
-    info = members[_tables.choose(name, [*members])]
-    if info.file_size > _tables.MAX_BYTES:
-        raise ValueError(f"array {name!r}: expected 4 GiB or less; an .npy file is memory-mapped")
-    with archive.open(info) as stream:
-        shape, fortran, dtype = _read_header(stream, info.file_size)
-        data = stream.read()  # to the end, where the checksum is compared
-    if dtype.itemsize == 0:
-        return np.empty(shape, dtype)
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

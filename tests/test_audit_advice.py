@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jsoft.audit import audit, counts
+from jsoft.audit import audit
+from jsoft.audit.order import weights_in_sets
 from jsoft.audit.relabel import rows_to_relabel
 from jsoft.audit.trials import degrees_of, gain
 from jsoft.label_kinds import Kind
@@ -43,7 +44,7 @@ def test_relabelling_as_advised_flips_the_verdict_and_one_row_less_does_not():
 def test_relabelling_for_larger_sets_is_what_it_says():
     labels = labels_of(300, 5)
     values = votes_of(labels, 5, people=3)
-    weights = counts.weights_in_sets(values, Kind.VOTES)(2)
+    weights = weights_in_sets(values, Kind.VOTES)(2)
     chosen, pairs = rows_to_relabel(weights, labels, 2, Kind.VOTES, budget=20, flip=False)
     assert len(chosen) == len(set(chosen.tolist())) == sum(pairs.values()) == 20
     done = values.astype(float)

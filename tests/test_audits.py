@@ -40,9 +40,28 @@ def test_page_has_the_audits_made_and_names_the_others(monkeypatch, tmp_path):
     page = audits.page(audits.run(audits.Config(data=(tmp_path / "made",))))
     assert "Not made, for want of files: Other." in page
     assert "| [Made: here](#made-here) | 4 × 2 | votes | 1 |" in page
+    assert "| independent | on this sample, not certified |" in page
+    assert "no certificate applies" not in page
     assert "## Made: here\n\n    jsoft audit votes.csv --labels-column truth\n\n**" in page
     assert "\nA lesson.\n" in page
     assert "- k = 1: 0.25; here 0.12500, 0.2500, a b → c" in page
+
+
+def test_certified_is_not_said_of_rows_that_the_teacher_learned_from():
+    own = audits.Subject("Own", "x.npy", "", rows="its own training rows", trained_on=True)
+    row = {
+        "k": 1, "unreliability": 0.0, "ambiguity": 0.1, "divergence": 0.9,
+        "worst_pair": {"true": "a", "wrong": "b"},
+    }  # fmt: skip
+    numbers = {
+        "rows": 9, "classes": ["a", "b"], "kind": "votes", "best_k": 1, "top_k": [row],
+        "with_labels": {"mean_label_margin": 0.5}, "status": "certified", "versions": {},
+        "verdict": "Certified.",
+    }  # fmt: skip
+    table = audits._summary(own, numbers)
+    assert table.endswith("| its own training rows | on these rows; nothing is certified |")
+    assert audits._summary(own._replace(trained_on=False), numbers).endswith("certified at 95 % |")
+    assert any("no certificate applies" in line for line in audits._section(own, numbers, ""))
 
 
 def test_an_audit_that_is_refused_makes_no_page(monkeypatch, capsys):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jsoft.audit import arithmetic
-from jsoft.audit.counts import Tally, tally, weights_in_sets
+from jsoft.audit.counts import Tally, tally
+from jsoft.audit.order import weights_in_sets
 from jsoft.audit.relabel import relabel
 from jsoft.audit.remedies import columns, merge, set_aside, sharpen, threshold
 from jsoft.audit.sample_size import rows_to_certify

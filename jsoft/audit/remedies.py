@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jsoft.audit.counts import weights_in_sets
+from jsoft.audit.order import weights_in_sets
 from jsoft.audit.trials import Advice, Trial, gain
 from jsoft.label_kinds import Kind
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jsoft.audit import arithmetic
 from jsoft.audit.arithmetic import Degrees
-from jsoft.audit.counts import weights_in_sets
+from jsoft.audit.order import weights_in_sets
 from jsoft.label_kinds import Kind, as_probabilities, as_scores
 
 
