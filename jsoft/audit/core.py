@@ -138,7 +138,7 @@ class Audit:
     @property
     def verdict(self) -> str:
         """The answer in one sentence."""
-        from jsoft.audit.words import verdict
+        from jsoft.audit.verdict import verdict
 
         return verdict(self)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from jsoft.audit import tables, words
 from jsoft.audit.trials import confidence, percent
+from jsoft.audit.verdict import best_k_in_words
 from jsoft.label_kinds import Kind
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _shared(audit: Audit) -> dict[str, Any]:
         "are_sets": audit.kind is Kind.SETS,
         "over_k": tables.over_k(audit),
         "best": audit.best,
-        "best_k": words.best_k_in_words(audit),
+        "best_k": best_k_in_words(audit),
         "confidence": confidence(audit.alpha),
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from jsoft.audit import words
+from jsoft.audit.verdict import best_k_in_words, verdict
 from jsoft.label_kinds import Kind
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ def text(audit: Audit, *, width: int, color: bool) -> str:
     paint = _painter(color)
     tone = {"certified": "32", "learnable": "33", "not_learnable": "31", "unknown": "36"}
     wrap = _wrapper(width)
-    lines = [paint(line, f"1;{tone[audit.status]}") for line in wrap(words.verdict(audit))]
+    lines = [paint(line, f"1;{tone[audit.status]}") for line in wrap(verdict(audit))]
     lines += [paint(line, "2") for line in wrap(words.size_in_words(audit))] + [""]
     lines += _table(audit, width, paint)
-    lines += ["", *wrap(words.best_k_in_words(audit))]
+    lines += ["", *wrap(best_k_in_words(audit))]
     if audit.labelled is None:
         lines += ["", paint("Without true labels", "1")]
         for line in words.without_labels_in_words(audit):
