@@ -134,10 +134,10 @@ SUBJECTS = (
     Subject(
         "Fifty people for every image: CIFAR-10H",
         "cifar10h_counts.npy cifar10_test_labels.npy --classes cifar10.txt",
-        """Votes of many people are as good as labels get: the first place alone is enough, and some
-        dozens of labelled rows would certify it. More places only add doubt, because people who
-        agree leave all other classes tied at no votes: the tie share is the column to watch, and
-        limits, which decide ties against the labels, go to 1.""",
+        """Votes of many people are as good as labels get: the first place alone is enough, and one
+        or two hundred labelled rows would be certified. More places only add doubt, because people
+        who agree leave all other classes tied at no votes: the tie share is the column to watch,
+        and limits, which decide ties against the labels, go to 1.""",
         needs=("cifar10h_counts.npy", "cifar10_test_labels.npy"),
         known=(
             (1, "0.00785", "0.0180", "deer → horse"),
