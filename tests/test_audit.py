@@ -346,6 +346,16 @@ def test_a_loss_that_may_be_chance_is_one_of_this_sample():
     assert "Not good enough to learn from" in found.html()
 
 
+def test_the_class_named_is_one_of_which_it_is_sure():
+    labels = np.repeat([0, 1, 2], [500, 500, 3])
+    says = labels.copy()
+    says[:300] = 1  # class 0 is class 1 in 300 of 500 rows
+    says[-3:] = 1  # class 2 in all three
+    found = audit(np.eye(3)[says], labels, k=1)
+    assert found.degrees.class_pair[0].tolist() == [2, 1]
+    assert found.verdict.startswith("Not learnable by top-1 sets: class 0 is seen as class 1")
+
+
 def test_lost_for_sure_is_the_paired_test_the_other_way_round():
     rng = np.random.default_rng(0)
     for hits in range(13):  # of twelve rows; the others say class 1, or hold both
@@ -357,7 +367,7 @@ def test_lost_for_sure_is_the_paired_test_the_other_way_round():
             counted.sure, counted.reachable, counted.examples, alpha=0.05
         )
         p_value = stats.binomtest(12 - hits, 12, alternative="greater").pvalue
-        assert lost[0] == (p_value <= 0.05 / 6)
+        assert lost.tolist() == [[0, 1] if p_value <= 0.05 / 6 else [-1, -1]]
 
 
 def test_a_loss_is_certified_only_if_no_tie_could_undo_it():

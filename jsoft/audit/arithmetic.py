@@ -186,11 +186,12 @@ def limits(
 def lost_for_sure(
     sure: np.ndarray, reachable: np.ndarray, examples: np.ndarray, *, alpha: float
 ) -> np.ndarray:
-    """Return whether it is certified of some class that it is lost, for every k, `[K]`.
+    """Return the pair of which it is certified that its class is lost, for every k, `[K, 2]`.
 
     Lost is a class that is seen as another more often than as itself. Of n rows of a class, y is
     possibly in R sets and i surely in S; at most b = min(R, n − S) sets then hold y alone, and
-    c = b + S − R hold i alone. A pair is certified if P(Bin(b + c, ½) ≥ c) ≤ α/m, m = C(C − 1).
+    c = b + S − R hold i alone. A pair is certified if P(Bin(b + c, ½) ≥ c) ≤ α/m, m = C(C − 1);
+    of several, that with the largest (S − R)/n is returned, of none −1.
 
     Args:
       sure: `[C, K, C]` of a `Tally`.
@@ -203,7 +204,7 @@ def lost_for_sure(
 
     >>> sure = np.array([[[1, 9]], [[5, 5]]])  # of ten rows of each class
     >>> lost_for_sure(sure, np.array([[1], [5]]), np.array([10, 10]), alpha=0.05)  # 11/2¹⁰ < 0.025
-    array([ True])
+    array([[0, 1]])
     """
     from scipy import special
 
@@ -212,6 +213,8 @@ def lost_for_sure(
     for_truth = np.minimum(reachable[y, place], examples[y] - sure[y, place, i])
     p_values = special.betainc(for_truth + excess, for_truth + 1.0, 0.5)
     num_pairs = len(examples) * (len(examples) - 1)
-    lost = np.zeros(sure.shape[1], bool)
-    lost[place[p_values <= alpha / num_pairs]] = True
-    return lost
+    certified = np.flatnonzero(p_values <= alpha / num_pairs)
+    by_share = certified[np.argsort((excess / examples[y])[certified], kind="stable")]
+    pairs = np.full((sure.shape[1], 2), -1)
+    pairs[place[by_share]] = np.stack([y, i], axis=1)[by_share]  # the last of each k stays
+    return pairs

@@ -34,8 +34,9 @@ class Labelled:
       certificates: by method; "paper" (or "first_draw") is the one that the verdict speaks of.
       classes_kept: by k considered (1 for candidate sets), whether every class is seen as itself
         more often than as any other: "paired" at α divided by the number of k considered.
-      class_lost: `[K]` whether the reverse is certified of some class: that it is seen as another
-        more often than as itself; at α divided by the number of k considered.
+      lost_pair: `[K, 2]` a class and another of which the reverse is certified, that it is seen as
+        the other more often than as itself; −1 if of none; at α divided by the number of k
+        considered.
       rows_needed: about how many labelled rows in all would be certified, if the shares stay; None
         if none would.
       rows_needed_k: the k considered that needs so few; None if none would.
@@ -50,7 +51,7 @@ class Labelled:
     mean_labels: np.ndarray
     certificates: dict[str, Certificate]
     classes_kept: dict[int, Certificate]
-    class_lost: np.ndarray
+    lost_pair: np.ndarray
     rows_needed: int | None
     rows_needed_k: int | None
     doubtful: tuple[DoubtfulRow, ...]
@@ -59,6 +60,11 @@ class Labelled:
     def certificate(self) -> Certificate:
         """The certificate that the verdict speaks of."""
         return next(iter(self.certificates.values()))
+
+    @property
+    def class_lost(self) -> np.ndarray:
+        """Whether it is certified of some class that it is lost, `[K]`."""
+        return self.lost_pair[:, 0] >= 0
 
     @property
     def mean_margins(self) -> np.ndarray:
@@ -115,7 +121,7 @@ def look_with_labels(
             k: certificates.certify_counts(one, alpha=of_each_k, method="paired")
             for k, one in several.items()
         },
-        class_lost=arithmetic.lost_for_sure(
+        lost_pair=arithmetic.lost_for_sure(
             first.sure, first.reachable, first.examples, alpha=of_each_k
         ),
         rows_needed=rows_needed,

@@ -23,16 +23,7 @@ def verdict(audit: Audit) -> str:
     place = audit.place
     total = found.unreliability[place] + found.ambiguity[place]
     sets = sets_in_words(audit, place)
-    y, i = (audit.classes[j] for j in found.class_pair[place])
     cells = known.frequencies[:, place]
-    seen = cells[found.class_pair[place][0], found.class_pair[place][1]]
-    itself = cells[found.class_pair[place][0], found.class_pair[place][0]]
-    rows = known.examples[found.class_pair[place][0]]
-    often = "more often than" if seen > itself else "no less often than"
-    confused = (
-        f"{y} is seen as {i} {often} as itself ({percent(seen)} against {percent(itself)} of its "
-        f"{rows_in_words(rows)})"
-    )
     limit = known.limits.unreliability[place, 1] + known.limits.ambiguity[place, 1]
     if audit.status == "certified":
         return (
@@ -56,8 +47,14 @@ def verdict(audit: Audit) -> str:
         sum_of = f"Δ + γ = {total:.3f}" + (
             ", not below 1" if found.margin[place] <= 0 else " notwithstanding"
         )
-        here = "" if known.class_lost[place] else " on this sample"
-        return f"Not learnable by {sets}{here}: {confused}, {sum_of}."
+        sure_of_it = bool(known.class_lost[place])
+        y, i = known.lost_pair[place] if sure_of_it else found.class_pair[place]
+        often = "more often than" if cells[y, i] > cells[y, y] else "no less often than"
+        return (
+            f"Not learnable by {sets}{'' if sure_of_it else ' on this sample'}: {audit.classes[y]} "
+            f"is seen as {audit.classes[i]} {often} as itself ({percent(cells[y, i])} against "
+            f"{percent(cells[y, y])} of its {rows_in_words(known.examples[y])}), {sum_of}."
+        )
     return (
         f"Not shown to be learnable by {sets}: Δ + γ = {total:.3f} is not below 1, although every "
         f"class is seen as itself more often than as any other, by {found.class_margin[place]:.3f} "
