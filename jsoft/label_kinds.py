@@ -147,11 +147,22 @@ def as_scores(block: np.ndarray) -> np.ndarray:
         exact = block.min() >= -(1 << 24) and block.max() <= 1 << 24
     else:
         exact = (scores == block).all()
-    if exact:
-        return scores
-    from scipy.stats import rankdata  # slow to import, and seldom needed
+    return scores if exact else _dense_ranks(block)
 
-    return rankdata(block, method="dense", axis=-1).astype(np.float32)
+
+def _dense_ranks(block: np.ndarray) -> np.ndarray:
+    """Return 1 for the least number of a row, 2 for the next and so on, equal for equal ones.
+
+    As `scipy.stats.rankdata(block, method="dense", axis=-1)`, which takes five times as long, and
+    most of a second to import.
+    """
+    order = np.argsort(block, axis=-1)
+    ordered = np.take_along_axis(block, order, axis=-1)
+    ranks = np.ones(block.shape, np.float32)
+    ranks[..., 1:] += np.cumsum(ordered[..., 1:] != ordered[..., :-1], axis=-1)
+    scores = np.empty_like(ranks)
+    np.put_along_axis(scores, order, ranks, axis=-1)
+    return scores
 
 
 @dataclasses.dataclass

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import jsoft
 from jsoft import label_kinds
@@ -205,3 +206,11 @@ def test_scores_of_tiny_probabilities_measure_right():
     tied = jsoft.unreliability_degree(jnp.asarray(tiny, jnp.float32), jnp.array([2, 2]), 2)
     exact = jsoft.unreliability_degree(as_scores(tiny), jnp.array([2, 2]), 2)
     assert (float(tied), float(exact)) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (10, 4, 6)])
+def test_ranks_are_those_of_scipy(shape):
+    rng = np.random.default_rng(0)
+    values = rng.choice([-0.0, 0.0, 1e-60, 1e-50, 0.1, 0.1 + 1e-12, -3.0], size=shape)
+    expected = stats.rankdata(values, method="dense", axis=-1)
+    np.testing.assert_array_equal(as_scores(values), expected)
