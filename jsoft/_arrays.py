@@ -7,6 +7,7 @@ What a file says of its own size is checked against its length before anything i
 from __future__ import annotations
 
 import lzma
+import math
 import struct
 import warnings
 import zipfile
@@ -40,7 +41,7 @@ def _read_header(stream: IO[bytes], length: int) -> tuple[tuple[int, ...], bool,
         raise ValueError(f"expected the header of an .npy array, got: {error}") from error
     if dtype.hasobject or dtype.kind not in "biufUcSVMm":
         raise ValueError("expected a plain array, got Python objects, which are never unpickled")
-    if min(shape, default=1) < 0:
+    if min(shape, default=1) < 0 or len(shape) > 32:
         raise ValueError(f"expected a shape, got {list(shape)}")
     claimed = dtype.itemsize
     for size in shape:
@@ -59,9 +60,16 @@ def map_npy(path: Path) -> np.ndarray:
         shape, fortran, dtype = _read_header(file, path.stat().st_size)
         offset = file.tell()
     if 0 in shape or dtype.itemsize == 0:  # no memory to map
-        return np.empty(shape, dtype)
+        return _empty(shape, dtype)
     order = "F" if fortran else "C"
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    # No bytes, and so no length of a file that a shape could be checked against.
+    if math.prod(size for size in shape if size) * max(1, dtype.itemsize) > _tables.MAX_BYTES:
+        raise ValueError(f"expected an array that fits in memory, got shape {list(shape)}")
+    return np.empty(shape, dtype)
 
 
 @contextmanager
@@ -103,6 +111,6 @@ def read_member(
     with archive.open(info) as stream:
         shape, fortran, dtype = _read_header(stream, info.file_size)
         data = stream.read()  # to the end, where the checksum is compared
-    if dtype.itemsize == 0:
-        return np.empty(shape, dtype)
+    if 0 in shape or dtype.itemsize == 0:
+        return _empty(shape, dtype)
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
