@@ -54,6 +54,23 @@ def check_finite(name: str, values: jax.Array | np.ndarray, where: jax.Array | N
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity in row {row}")
 
 
+def check_probabilities(name: str, rows: jax.Array | np.ndarray) -> None:
+    """Raise `ValueError` where a concrete row [..., C] is not a probability vector."""
+    if not is_concrete(rows):
+        return
+    check_finite(name, rows)
+    values = np.asarray(rows, np.float64)
+    sums = values.sum(axis=-1)
+    tolerance = max(1e-3, float(jnp.finfo(rows.dtype).eps))
+    for expected, found, bad in (
+        ("entries of 0 or more", values.min(axis=-1), (values < 0).any(axis=-1)),
+        ("rows that sum to one", sums, np.abs(sums - 1) > tolerance),
+    ):
+        if bad.any():
+            row = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
+            raise ValueError(f"{name}: expected {expected}, got {found[row]:g} in row {list(row)}")
+
+
 def check_soft_labels(
     values: jax.Array, ndim: int | None = None, where: jax.Array | None = None
 ) -> None:

@@ -318,23 +318,6 @@ def bad_teacher_loss(
     )
 
 
-def _check_probabilities(name: str, rows: jax.Array) -> None:
-    """Raise `ValueError` where a concrete row is not a probability vector."""
-    if not _door.is_concrete(rows):
-        return
-    _door.check_finite(name, rows)
-    values = np.asarray(rows, np.float64)
-    sums = values.sum(axis=-1)
-    tolerance = max(1e-3, float(jnp.finfo(rows.dtype).eps))
-    for expected, found, bad in (
-        ("entries of 0 or more", values.min(axis=-1), (values < 0).any(axis=-1)),
-        ("rows that sum to one", sums, np.abs(sums - 1) > tolerance),
-    ):
-        if bad.any():
-            row = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
-            raise ValueError(f"{name}: expected {expected}, got {found[row]:g} in row {list(row)}")
-
-
 def _checked_logits_and_soft_labels(
     logits: ArrayLike, soft_labels: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
@@ -348,7 +331,7 @@ def _checked_logits_and_soft_labels(
             "optax.losses.softmax_cross_entropy_with_integer_labels"
         )
     _check_shape_of_logits("soft_labels", soft_labels, logits)
-    _check_probabilities("soft_labels", soft_labels)
+    _door.check_probabilities("soft_labels", soft_labels)
     return logits, soft_labels
 
 
