@@ -12,7 +12,12 @@ from jsoft import datasets
 
 
 def load_splits(
-    name: str, data: Path | None = None, *, splits: int = 1, rows: int | None = None
+    name: str,
+    data: Path | None = None,
+    *,
+    splits: int = 1,
+    rows: int | None = None,
+    split: str = "4:1:1",
 ) -> list[datasets.Dataset]:
     """Return a data set, split at random once for each of the keys 0, 1, … up to `splits`.
 
@@ -22,6 +27,7 @@ def load_splits(
         `name`.
       splits: number of random splits.
       rows: training rows to keep, the first of the shuffled ones; all by default.
+      split: the ratio train:valid:test, as for `datasets.load`.
 
     Raises:
       ImportError, ValueError: as `datasets.load`; fewer training rows than asked for.
@@ -35,8 +41,8 @@ def load_splits(
         source, folder = name, data
     try:
         sets = [
-            datasets.load(source, key=jax.random.key(split), data_dir=folder)
-            for split in range(splits)
+            datasets.load(source, split=split, key=jax.random.key(number), data_dir=folder)
+            for number in range(splits)
         ]
     except (ImportError, ValueError) as error:
         error.add_note("The presets tiny and digits run without any data.")
