@@ -91,7 +91,9 @@ class Config:
     teacher_smoothing: float = 0.1
     """Label smoothing of one further teacher, of clean labels."""
     network: Literal["mlp", "wrn"] = "mlp"
-    """Perceptrons, 128-128 the teacher and 16 the students; or WRN-40-2 and WRN-16-2."""
+    """Perceptrons, 128-128 the teacher and 16 the students; or wide residual networks, WRN-d-2."""
+    depths: tuple[int, int] = (40, 16)
+    """Layers d of the residual networks, the teacher's and the students'."""
     snapshots: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 114)
     """Epochs after which students are looked at; the last is the last of teachers and students."""
     batch_size: int = 64
@@ -411,7 +413,7 @@ def network_of(config: Config, role: Literal["teacher", "student"], split: Datas
         network = networks.MLP(widths, split.num_classes)
         axes, least = (0,), 0.1  # by pixel, some of which are always black
     else:
-        depth = {"teacher": 40, "student": 16}[role]
+        depth = config.depths[0 if role == "teacher" else 1]
         network = networks.WideResNet(depth, 2, split.num_classes)
         axes, least = (0, 1, 2), 0.0  # by channel
     mean, deviation = (f(images, axis=axes, keepdims=True) for f in (jnp.mean, jnp.std))
