@@ -9,7 +9,7 @@ a weight for every example.
 
 writes results/weighted_soft_labels/digits/{results.parquet,ensembles.parquet,figure.png,figure.svg,
 summary.json}: 620 teachers, each with three students, and 8 ensembles of ten, in two to three
-minutes on two cores. To expect (a prototype of ours, of this protocol): WSL and KD tie with a clean
+minutes on two idle cores. To expect (a prototype of ours, of this protocol): WSL and KD tie with a clean
 teacher; with one that was trained on 20 % wrong labels KD 86.5 %, WSL 93.1 %, and CE, which does
 not ask it, 94.7 %. The paper's own numbers are of CIFAR-100 and ImageNet and not compared with.
 
