@@ -14,10 +14,9 @@ w = ∂M(θ′)/∂g, which is −η ∇M(θ′) for plain descent,
 
     G_ic = −(1/B) ⟨∇ log p_ic(θ), w⟩
 
-Only w knows the optimiser, so that momentum, weight decay or Adam change nothing else.
-
-Labels are one row for each example, `[N, C]` (noisy labels), or one for each given class, `[C, C]`
-(clean labels of classes that are alike). No example may be both trusted and trained on.
+Only w knows the optimiser, so that momentum, weight decay or Adam change nothing else. Labels are
+one row for each example, `[N, C]` (noisy labels), or one for each given class, `[C, C]` (clean
+ones). No example may be both trusted and trained on.
 
 Source: Vyas, Saxena & Voice, "Learning Soft Labels via Meta Learning" (arXiv 2009.09496). The
 algorithm is reconstructed from what the abstract says; the form of G is derived here.
@@ -44,13 +43,11 @@ def init_labels(
 ) -> jax.Array:
     """Return the labels that learning starts from, (1 − s) 1[c = h] + s/C, `[..., C]`.
 
-    To learn logits (`projection="softmax"`) start from the logarithm of smoothed ones: one-hot
-    labels have none that are finite.
-
     Args:
       hard_labels: `[...]` integers, the given classes h.
       num_classes: C.
-      smoothing: s in [0, 1]; may be traced.
+      smoothing: s in [0, 1]; may be traced. Above 0, the labels' logarithm is finite, from which
+        logits are learned.
 
     Raises:
       TypeError, ValueError: labels that are not integers in range, a smoothing outside [0, 1].
@@ -120,9 +117,8 @@ def meta_label_gradient(
 
         G = ∂ M(θ′)/∂Y and M(θ′),   θ′ = lookahead(θ, ∇ L(θ, Y), lr=η)
 
-    Labels are free here (rows need not sum to one; the steps below project), and
-    Σ_c p_ic G_ic = 0. A network with batch statistics closes over old ones or computes those of
-    the batch, and keeps new ones in the real step alone.
+    Labels are free here (rows need not sum to one), and Σ_c p_ic G_ic = 0. A network with batch
+    statistics closes over old ones or computes the batch's; the real step alone keeps new ones.
 
     Args:
       logits_fn: pure function `(params, inputs) -> logits [B, C]`. A class with logit −∞ takes no
@@ -209,13 +205,12 @@ def class_label_gradient(
     Raises:
       TypeError, ValueError: gradients or labels of wrong dtype, shape or range.
 
-    Derived here, by the chain rule.
+    Derived here.
 
     >>> class_label_gradient(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1, 1]), num_classes=2)
     Array([[0., 0.],
            [4., 6.]], dtype=float32)
     """
-    _door.check_whole(2, num_classes=num_classes)
     gradient = jnp.asarray(instance_gradient)
     _check_floats("instance_gradient", gradient, (*np.shape(hard_labels), num_classes))
     rows = gradient.shape[:1]
@@ -242,9 +237,8 @@ def project_simplex(values: ArrayLike) -> jax.Array:
     values = jnp.asarray(values)
     _door.check_float("values", values)
     _door.check_classes("values", values)
-    wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
     project = jnp.vectorize(optax.projections.projection_simplex, signature="(c)->(c)")
-    return project(wide).astype(values.dtype)
+    return project(values.astype(jnp.promote_types(values.dtype, jnp.float32))).astype(values.dtype)
 
 
 def update_labels(
@@ -255,8 +249,7 @@ def update_labels(
     Args:
       labels: `[..., C]` float32 or float64, finite.
       gradient: floats of the same shape, finite.
-      lr: β, 0 or more; may be traced. G carries a factor η/B: 0.1 B/η suits it, and 0.1 the
-        normalised one.
+      lr: β, 0 or more; may be traced. 0.1 suits a normalised gradient, 0.1 B/η one that is not.
       projection: how labels stay probabilities. "simplex": the nearest to Y − β G.
         "clip_renormalize": max(Y − β G, 0) over its sum; a row with nothing left becomes uniform.
         "softmax": `labels` are logits Z of Y = softmax(Z), and so is what comes back, Z − β dZ with
@@ -275,8 +268,8 @@ def update_labels(
     _check_label_rows("labels", labels)
     _check_floats("gradient", gradient, labels.shape)
     _door.check_finite("gradient", gradient)
-    change = (-lr * _direction(labels, gradient, projection)).astype(labels.dtype)
-    return _projected(labels + change, projection)
+    change = lr * _direction(labels, gradient, projection)
+    return _projected(labels - change.astype(labels.dtype), projection)
 
 
 def scatter_label_update(
@@ -289,8 +282,8 @@ def scatter_label_update(
 ) -> jax.Array:
     """Return the table of labels after a step of the batch's rows, `[N, C]`.
 
-    Gradients of a row that comes up several times add; rows that do not come up stay as they are.
-    With the given classes as indices it is the step of labels that a class shares.
+    Gradients of a row that comes up several times add; other rows stay as they are. With the given
+    classes as indices it is the step of labels that a class shares.
 
     Args:
       table: `[N, C]`, as the labels of `update_labels`.
@@ -300,7 +293,7 @@ def scatter_label_update(
       projection: as of `update_labels`.
 
     Raises:
-      TypeError, ValueError: as `update_labels`; indices that are not rows of the table.
+      TypeError, ValueError: as `update_labels`; indices that are no rows of the table.
 
     Reconstructed.
 
@@ -317,8 +310,8 @@ def scatter_label_update(
     _door.check_finite("gradient", gradient)
     _door.check_labels("indices", indices, num_classes=len(table), shape=gradient.shape[:1])
     indices = jnp.asarray(indices)
-    change = (-lr * _direction(table[indices], gradient, projection)).astype(table.dtype)
-    moved = table.at[indices].add(change)
+    change = lr * _direction(table[indices], gradient, projection)
+    moved = table.at[indices].add(-change.astype(table.dtype))
     return moved.at[indices].set(_projected(moved[indices], projection))
 
 
@@ -355,14 +348,11 @@ def label_recovery(learned: ArrayLike, given: ArrayLike, true: ArrayLike) -> Rec
         _door.check_finite("learned", learned)
         num_classes = learned.shape[1]
         learned = jnp.argmax(learned, axis=-1)
-    for name, labels in (("learned", learned), ("given", given), ("true", true)):
+    for name, labels in {"learned": learned, "given": given, "true": true}.items():
         _door.check_labels(name, labels, num_classes=num_classes, shape=learned.shape[:1])
-    given, true = jnp.asarray(given), jnp.asarray(true)
-    return Recovery(
-        fixed=jnp.mean(learned == true, where=given != true),
-        kept=jnp.mean(learned == true, where=given == true),
-        accuracy=jnp.mean(learned == true),
-    )
+    right, was_right = learned == jnp.asarray(true), jnp.asarray(given) == jnp.asarray(true)
+    fixed, kept = (jnp.mean(right, where=among) for among in (~was_right, was_right))
+    return Recovery(fixed, kept, right.mean())
 
 
 def _direction(labels: jax.Array, gradient: jax.Array, projection: Projection) -> jax.Array:
