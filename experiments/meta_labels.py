@@ -663,12 +663,13 @@ def summarise(tables: results.Tables) -> dict[str, Any]:
             for name in SEEN
         },
     }
+    claims = [
+        *_claims_of_noise(found),
+        *_claims_of_classes(found),
+        *_claims_of_indicators(found, indicators_say),
+    ]
     return {
-        "claims": [
-            *_claims_of_noise(found),
-            *_claims_of_classes(found),
-            *_claims_of_indicators(found, indicators_say),
-        ],
+        "claims": sorted(claims, key=lambda row: row["id"]),
         "noise": [_described(found, level) for level in found.noisy()],
         "clean": [_described_clean(found, Level(0.0, m, n)) for n, m in found.config["clean"]],
         **indicators_say,
