@@ -975,7 +975,8 @@ def _plot_rates(axes: Axes, found: Found) -> None:
         levels = [found.level(rate, trusted=trusted) for rate in rates]
         values = np.array([found.of_rows("test_accuracy", level)[:, -1] for level in levels])
         _band(axes, rates, values, color)
-        axes.axhline(found.arm("trusted alone", levels[0]).mean(), color=color, lw=0.7, ls=":")
+        alone = found.arm("trusted alone", levels[0]).mean()
+        axes.plot([rates[0], rates[-1]], [alone, alone], color=color, lw=0.7, ls=":")
         axes.text(rates[-1] + 0.01, np.nanmean(values[-1]), f"{trusted}", color=color, va="center")
     given = np.array([found.arm("given labels", found.level(rate)) for rate in rates])
     _band(axes, rates, given, GREY)
@@ -1002,13 +1003,13 @@ def _plot_margins(axes: Axes, found: Found) -> None:
     """Draw κ at k = 1 along the training, for each kind and rate of noise."""
     for flips, color in ((False, BLUE), (True, ORANGE)):
         rates = [rate for rate in found.config["flips" if flips else "rates"] if rate > 0]
-        for rate, weight in zip(rates, np.linspace(0.45, 1, len(rates)), strict=True):
+        for rate in rates:
             level = found.level(rate, flips=flips)
             step = found.of_rows("at_step", level)[0]
-            margin = found.of_rows("margin", level).mean(axis=0)
-            axes.plot(step, margin, color=color, lw=1.1, alpha=weight)
-            place = (-0.03 if flips else -0.26) * step[-1]
-            axes.text(place, margin[0], f"{rate:g}", color=color, ha="right", va="center", size=6)
+            margin = found.of_rows("margin", level)
+            _band(axes, step, margin.T, color)
+            place, start = (-0.03 if flips else -0.26) * step[-1], margin[:, 0].mean()
+            axes.text(place, start, f"{rate:g}", color=color, ha="right", va="center", size=6)
     axes.axhline(0, color="black", lw=0.8)
     axes.set(xlabel="step", ylabel="κ = 1 − Δ − γ at k = 1")
     axes.set_xlim(left=-0.46 * step[-1])
@@ -1020,7 +1021,7 @@ def _plot_students(axes: Axes, found: Found) -> None:
     """Draw students of given and of learned labels against κ of those."""
     for level in found.noisy():
         margin = found.of_rows("margin", level).mean(axis=0)
-        student = np.nanmean(found.of_rows("student_test_accuracy", level)[:, -1])
+        student = float(np.nanmean(found.of_rows("student_test_accuracy", level)[:, -1]))
         given = float(np.nanmean(found.arm("given labels", level)))
         color = ORANGE if level.flips else BLUE
         most = level.trusted == found.trusted
