@@ -223,6 +223,8 @@ def load(config: Config) -> list[Dataset]:
     ):
         if not {*needed} <= {*rates}:
             raise ValueError(f"{name}: expected {needed} among them, got {rates}")
+    if not config.trusted or list(config.trusted) != sorted({*config.trusted}):
+        raise ValueError(f"trusted: expected ascending numbers, got {config.trusted}")
     sets = data.load_splits(config.dataset, config.data, splits=config.splits)
     there, asked = len(sets[0].train.labels), most_rows(config)
     if asked > there:
@@ -239,32 +241,36 @@ def most_rows(config: Config) -> int:
 
 def noisy_points(config: Config) -> dict[str, np.ndarray]:
     """Return the points of labels of rows: uniform noise by trusted rows, flips with the most."""
-    most, seeds = config.trusted[-1], range(config.seeds)
+    rows, most, seeds = [config.train_rows], config.trusted[-1:], range(config.seeds)
     return _joined(
-        sweep.grid(flips=[False], rate=config.rates, trusted=config.trusted, seed=seeds),
-        sweep.grid(flips=[True], rate=config.flips, trusted=[most], seed=seeds),
-        train_rows=config.train_rows,
+        sweep.grid(
+            train_rows=rows, flips=[False], rate=config.rates, trusted=config.trusted, seed=seeds
+        ),
+        sweep.grid(train_rows=rows, flips=[True], rate=config.flips, trusted=most, seed=seeds),
+    )
+
+
+def clean_points(config: Config) -> dict[str, np.ndarray]:
+    """Return the points of the pairs of training and trusted rows on clean data."""
+    seeds = range(config.clean_seeds)
+    return _joined(
+        *(
+            sweep.grid(train_rows=[rows], flips=[False], rate=[0.0], trusted=[more], seed=seeds)
+            for rows, more in config.clean
+        )
     )
 
 
 def class_points(config: Config) -> dict[str, np.ndarray]:
-    """Return the points of labels of classes: clean ones, and both kinds of noise."""
-    clean = [
-        {
-            **sweep.grid(
-                flips=[False], rate=[0.0], trusted=[trusted], seed=range(config.clean_seeds)
-            ),
-            "train_rows": np.full(config.clean_seeds, rows),
-        }
-        for rows, trusted in config.clean
-    ]
+    """Return the points of labels of classes: clean data, and both kinds of noise."""
     noisy = sweep.grid(
+        train_rows=[config.train_rows],
         flips=[False, True],
         rate=[config.claimed],
-        trusted=[config.trusted[-1]],
+        trusted=config.trusted[-1:],
         seed=range(config.seeds),
     )
-    return _joined(*clean, {**noisy, "train_rows": np.full(len(noisy["seed"]), config.train_rows)})
+    return _joined(clean_points(config), noisy)
 
 
 def baseline_points(config: Config) -> dict[str, np.ndarray]:
@@ -272,30 +278,21 @@ def baseline_points(config: Config) -> dict[str, np.ndarray]:
 
     Arms without trusted rows run at the most of them, the arm of trusted rows alone at no noise.
     """
-    noisy, of_classes = noisy_points(config), class_points(config)
-    clean = {
-        name: column[: len(config.clean) * config.clean_seeds]
-        for name, column in of_classes.items()
-    }
-    is_clean = np.repeat([False, True], [len(noisy["seed"]), len(clean["seed"])])
-    levels = _joined(noisy, clean)
-    parts = []
+    noisy, clean, parts = noisy_points(config), clean_points(config), []
     for number, arm in enumerate(ARMS.values()):
-        runs = np.full(len(is_clean), True)
+        runs = np.full(len(noisy["seed"]), True)
         if not (arm.trusted or arm.pooled):
-            runs &= is_clean | (levels["trusted"] == config.trusted[-1])
+            runs &= noisy["trusted"] == config.trusted[-1]
         if not arm.given:
-            runs &= ~levels["flips"] & (levels["rate"] == 0)
-        part = {name: column[runs] for name, column in levels.items()}
-        parts.append({**part, "arm": np.full(runs.sum(), number)})
+            runs &= ~noisy["flips"] & (noisy["rate"] == 0)
+        part = _joined({name: column[runs] for name, column in noisy.items()}, clean)
+        parts.append({"arm": np.full(len(part["seed"]), number), **part})
     return _joined(*parts)
 
 
-def _joined(*parts: dict[str, np.ndarray], **more: Any) -> dict[str, np.ndarray]:
-    """Return the rows of all parts, with columns of one value."""
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    count = len(joined["seed"])
-    return {**{name: np.full(count, value) for name, value in more.items()}, **joined}
+def _joined(*parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the rows of all parts."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 Train = Callable[[sweep.Point, jax.Array], dict[str, jax.Array]]
@@ -368,7 +365,6 @@ def trainings(config: Config, sets: list[Dataset]) -> dict[str, Train]:
         table = meta_labels.init_labels(
             task.given, num_classes=num_classes, smoothing=arm.smoothing
         )
-
         return {"test_accuracy": teach(config, network, task, table, jnp.arange(count), key, arm)}
 
     return {"results": of_rows, "class_labels": of_classes, "baselines": of_arm}

@@ -198,6 +198,7 @@ def test_a_training_that_diverged_leaves_summary_and_figure_whole(tables):
         ({"rates": (0.4,)}, r"rates: expected \(0.0, 0.4\) among them"),
         ({"flips": (0.2,)}, r"flips: expected \(0.4,\) among them"),
         ({"train_rows": 1200}, "train_rows: 1260 rows asked for with the trusted ones, 1198 there"),
+        ({"trusted": (60, 20)}, r"trusted: expected ascending numbers, got \(60, 20\)"),
         ({"dataset": "digitz"}, "digits"),
     ],
     ids=lambda case: str(case),
