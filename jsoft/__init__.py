@@ -4,16 +4,21 @@
 those of large files, `certificates` says how sure that is, `theory` what it promises, `targets`
 builds soft labels and candidate sets, `losses` compares students with them, `networks` and
 `training` make one student a pure function, `sweep` maps it over thousands of points, `datasets`
-brings images and labels.
+brings images and labels. Each other system on soft labels has a module of its own, whose names stay
+there: `distillation`, `meta_labels`, `fairness` and `attacks`.
 """
 
 from jsoft import (
+    attacks,
     audit,
     certificates,
     datasets,
+    distillation,
+    fairness,
     indicators,
     limits,
     losses,
+    meta_labels,
     networks,
     noise,
     streaming,
@@ -111,6 +116,7 @@ __all__ = [
     "ambiguity_degree",
     "ambiguity_interval",
     "ambiguity_matrix",
+    "attacks",
     "audit",
     "average_loss",
     "bad_teacher_limit",
@@ -125,8 +131,10 @@ __all__ = [
     "certify_sets",
     "count_sets",
     "datasets",
+    "distillation",
     "divergence",
     "exchangeable_ambiguity",
+    "fairness",
     "finite_class_sample_complexity",
     "fit",
     "flip_label_noise",
@@ -147,6 +155,7 @@ __all__ = [
     "measure_sets",
     "membership",
     "membership_logistic_loss",
+    "meta_labels",
     "networks",
     "noise",
     "noise_unreliability",
