@@ -116,7 +116,7 @@ def siamese_soft_label(
       where: `[..., N]` booleans, the clips that exist (all by default); others weigh nothing.
 
     Raises:
-      TypeError, ValueError: arrays of wrong dtype or shape, or not finite; an affinity below zero or
+      TypeError, ValueError: arrays of wrong dtype or shape, or not finite; affinity below zero or
         with rows that sum to neither one nor zero; ω or the temperature out of range.
 
     Source: SiaSamRea, confirmed. Reconstructed: the softmax over weights, what is constant.

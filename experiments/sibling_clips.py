@@ -1,0 +1,745 @@
+"""Sibling clips: does a soft label mixed from clips of one video teach the clip that missed it?
+
+A video shows four digits, one after another; a question asks for the first, the last, or the one
+after a given digit. A clip is every eighth frame, four in ten of them blank, so that a clip may
+miss a digit that its siblings, clips of the same video from other starts, show. The model sees one
+clip at a time, at test too; in training its label is the true answer and the soft label of
+`jsoft.propagation`: SiaSamRea (Yu et al., NeurIPS 2021) in one step, and beside it the random walk
+of its relative BAKE (arXiv 2104.13298).
+
+    python -m experiments.sibling_clips --preset digits
+
+writes results/sibling_clips/digits/{results.parquet,walk.parquet,control.parquet,figure.png,
+figure.svg,summary.json} in about 4 minutes on two cores. To expect, of a prototype of ours: test
+accuracy from 0.49 (the true answer on one clip) to 0.52 (siblings' label of 8 clips); from 0.50 if
+the same eight clips are all trained on the true answer, at three times the cost; affinities of
+features no better than equal ones; a vote of eight clips at test far above all of them, at 0.7.
+
+Synthetic videos say nothing of real ones, or of language. What they show is that the consensus of
+siblings regularises a model of single clips. Images of training and test videos are different ones.
+The frame encoder is trained once for each seed to tell digits and blanks in single frames, then
+frozen, and shared by all trainings of that seed, like videos, starts and order of batches.
+
+The labels that the method makes are measured along training, on the videos trained on and on
+videos not seen, by the Δ, γ, κ, D and μ of `jsoft.indicators`: do they tell which number of clips
+and which ω give the best model?
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+import pyarrow as pa
+from jax import lax
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from experiments import data, results, synthetic_videos
+from jsoft import indicators, propagation, sweep
+from jsoft.datasets import Dataset
+
+Kind = Literal["one_step", "walk", "every_clip"]
+UNIFORM = 1e6  # temperature of affinities at which they are equal to six digits
+INDICATORS = {
+    "unreliability": "Δ",
+    "ambiguity": "γ",
+    "margin": "κ",
+    "divergence": "D",
+    "mean_label_margin": "μ",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(synthetic_videos.Recipe):
+    """Train models of single clips on labels of their siblings, and compare."""
+
+    preset: Literal["tiny", "digits", "clips32"] = "digits"
+    """Where the other options take their defaults from."""
+    dataset: str = "digits"
+    """Images and their classes: digits (built in), a TFDS name, or the path of a .npz file."""
+    data: Path | None = None
+    """Where the data set lies: a folder of prepared TFDS sets, or a .npz file."""
+    clips: tuple[int, ...] = (2, 4, 8)
+    """Numbers of clips that make a label, the anchor among them, ascending."""
+    omegas: tuple[float, ...] = (0.25, 0.5, 0.9)
+    """Mixing weights ω of the random walk, below 1."""
+    seeds: int = 5
+    """Trainings of each kind, seeds 0, 1, 2, …; a seed has its own encoder and videos."""
+    splits: int = 5
+    """Random splits of the images into train, valid and test; seed s uses s modulo this number."""
+    width: int = 64
+    """Units of every layer of the model."""
+    blocks: int = 0
+    """Transformer blocks over the frames of a clip."""
+    steps: int = 1500
+    """Steps of AdamW."""
+    batch_size: int = 64
+    """synthetic_videos.Videos a step."""
+    learning_rate: float = 2e-3
+    """The learning rate of every step."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    looks: int = 5
+    """How often accuracy and labels are measured along training, at equal distances."""
+    out: Path | None = None
+    """Folder of the results; results/sibling_clips/PRESET by default."""
+    plot_only: bool = False
+    """Redraw figure and summary from the tables that are there, without training."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+PRESETS = {
+    "tiny": Config(
+        preset="tiny",
+        clips=(2, 4),
+        omegas=(0.5,),
+        seeds=2,
+        splits=1,
+        train_videos=64,
+        unseen_videos=32,
+        test_videos=64,
+        encoder_copies=2,
+        encoder_epochs=2,
+        width=16,
+        steps=20,
+        batch_size=16,
+        looks=2,
+    ),
+    "digits": Config(),
+    # For an accelerator. 12 clips are all that an interval of 12 frames has.
+    "clips32": Config(
+        preset="clips32",
+        dataset="mnist",
+        clips=(2, 4, 8, 12),
+        seeds=3,
+        splits=1,
+        num_frames=192,
+        clip_len=16,
+        segments=8,
+        train_videos=20_000,
+        unseen_videos=2_000,
+        test_videos=5_000,
+        encoder="convnet",
+        num_features=32,
+        encoder_copies=1,
+        width=256,
+        blocks=4,
+        steps=20_000,
+        learning_rate=5e-4,
+    ),
+}
+
+
+def run(config: Config, folder: Path) -> results.Tables:
+    """Train all models and return their tables, also written to the folder."""
+    _check(config)
+    sets = data.load_splits(config.dataset, config.data, splits=config.splits)
+
+    @jax.jit
+    def of_seeds(sets: list[Dataset], seeds: jax.Array) -> synthetic_videos.Prepared:
+        def of_seed(seed: jax.Array) -> synthetic_videos.Prepared:
+            return synthetic_videos.prepare(config, data.pick(sets, seed), seed)
+
+        return lax.map(of_seed, seeds)
+
+    prepared = of_seeds(sets, jnp.arange(config.seeds))
+    noted = {
+        **results.options(config),
+        "dataset": sets[0].name,
+        "dataset_fingerprint": data.fingerprint(sets),
+        "num_classes": sets[0].num_classes,
+    }
+    tables = {}
+    for name, kind in (("results", "one_step"), ("walk", "walk"), ("control", "every_clip")):
+        tables[name] = sweep.run(
+            trainer(config, prepared, kind, num_classes=sets[0].num_classes),
+            points(config, kind),
+            path=folder / f"{name}.parquet",
+            config=noted,
+            progress=not config.quiet,
+            watch="test_accuracy",
+        )
+    return tables
+
+
+def points(config: Config, kind: Kind) -> dict[str, np.ndarray]:
+    """Return the levels of all trainings of a kind, each at every seed."""
+    most = config.clips[-1]
+    one = {"num_clips": most, "omega": 0.5, "alpha": 1.0, "temperature": 1.0, "learnt": False}
+    if kind == "one_step":
+        arms = [
+            {**one, "num_clips": 1, "alpha": 0.0},  # the true answer alone
+            *({**one, "num_clips": number} for number in config.clips),
+            {**one, "temperature": UNIFORM},
+            {**one, "temperature": 0.1},
+            {**one, "omega": 0.0},
+            {**one, "omega": 1.0},
+            {**one, "learnt": True},
+        ]
+    elif kind == "walk":
+        grid = [(number, omega) for number in config.clips for omega in config.omegas]
+        arms = [{**one, "num_clips": number, "omega": omega} for number, omega in grid]
+    else:
+        arms = [{**one, "alpha": 0.0}]
+    rows = [{**arm, "seed": seed} for arm in arms for seed in range(config.seeds)]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def trainer(
+    config: Config, prepared: synthetic_videos.Prepared, kind: Kind, *, num_classes: int
+) -> Callable[[sweep.Point, jax.Array], dict[str, jax.Array]]:
+    """Return the training of one model; `prepared` has an axis of seeds in front.
+
+    Kinds: "one_step" and "walk" train the anchor on the true answer and on the label of its
+    siblings; "every_clip" trains all clips on the true answer, at the price of the backward pass of
+    all of them, a control of what the clips alone are worth.
+    """
+    head = synthetic_videos.Head(config.width, num_classes, config.blocks)
+    most = config.clips[-1]
+    optimizer = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+
+    def clips_of(videos: synthetic_videos.Videos, keys: jax.Array) -> jax.Array:
+        def clips(frames: jax.Array, key: jax.Array) -> jax.Array:
+            _, which = synthetic_videos.siamese_starts(
+                key, num_frames=config.num_frames, clip_len=config.clip_len, num_clips=most
+            )
+            return frames[which]
+
+        return jax.vmap(clips)(videos.frames, keys)  # [V, N, B, F]
+
+    def ask(params: Any, clips: jax.Array, questions: jax.Array) -> Any:
+        shape = (*clips.shape[:2], questions.shape[-1])
+        return head.apply(params, clips, jnp.broadcast_to(questions[:, None], shape))
+
+    def reason(
+        weights: jax.Array, scores: jax.Array, features: jax.Array, answers: jax.Array, point: Any
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        w1, w2 = jnp.where(point["learnt"], weights, 0)
+        of_kind: Any = {"label_kind": "walk"} if kind == "walk" else {"w1": w1, "w2": w2}
+        return propagation.siamese_reasoning(
+            scores,
+            features,
+            answers,
+            omega=point["omega"],
+            alpha=point["alpha"],
+            **of_kind,
+            affinity_temperature=point["temperature"],
+            where=jnp.broadcast_to(jnp.arange(most) < point["num_clips"], scores.shape[:2]),
+        )
+
+    def loss(
+        learnt: Any, batch: synthetic_videos.Videos, clips: jax.Array, point: sweep.Point
+    ) -> jax.Array:
+        params, weights = learnt
+        if kind == "every_clip":
+            scores, _ = ask(params, clips, batch.questions)
+            answers = jnp.broadcast_to(batch.answers[:, None], scores.shape[:2])
+            return optax.losses.softmax_cross_entropy_with_integer_labels(scores, answers).mean()
+        anchor = ask(params, clips[:, :1], batch.questions)
+        # Told apart, so that no backward pass is prepared for siblings.
+        siblings = ask(lax.stop_gradient(params), clips[:, 1:], batch.questions)
+        scores, features = (
+            jnp.concatenate(pair, axis=1) for pair in zip(anchor, siblings, strict=True)
+        )
+        return reason(weights, scores, features, batch.answers, point)[0].mean()
+
+    def look(
+        learnt: Any, here: synthetic_videos.Prepared, point: sweep.Point
+    ) -> dict[str, jax.Array]:
+        params, weights = learnt
+        interval = config.num_frames // config.clip_len
+
+        def scores_of_all_clips(video: synthetic_videos.Videos) -> jax.Array:
+            frames = video.frames[: interval * config.clip_len]
+            clips = frames.reshape(config.clip_len, interval, -1).swapaxes(0, 1)
+            return ask(params, clips[None], video.questions[None])[0][0]
+
+        scores = lax.map(scores_of_all_clips, here.test, batch_size=64)  # [V, starts, C]
+        answers = here.test.answers
+        vote = jax.nn.softmax(scores).mean(axis=1).argmax(axis=-1)
+        seen = {
+            "test_accuracy": (scores.argmax(axis=-1) == answers[:, None]).mean(),
+            "vote_accuracy": (vote == answers).mean(),
+        }
+        if kind == "every_clip":
+            return seen
+
+        def label(video_and_key: tuple[synthetic_videos.Videos, jax.Array]) -> jax.Array:
+            video, key = video_and_key
+            video = jax.tree.map(lambda array: array[None], video)
+            scores, features = ask(params, clips_of(video, key[None]), video.questions)
+            return reason(weights, scores, features, video.answers, point)[1]["soft_label"][0]
+
+        # The same clips at every look and in every arm.
+        videos = jax.tree.map(lambda *some: jnp.concatenate(some), here.train, here.unseen)
+        keys = jax.random.split(jax.random.key(0), len(videos.answers))
+        labels = lax.map(label, (videos, keys), batch_size=64)
+        is_unseen = jnp.arange(len(keys)) >= len(here.train.answers)
+        of_both = lax.map(
+            lambda where: describe(labels, videos.answers, where),
+            jnp.stack([~is_unseen, is_unseen]),
+        )
+        for place, prefix in enumerate(("", "unseen_")):
+            seen |= {prefix + name: values[place] for name, values in of_both.items()}
+        return seen
+
+    def train(point: sweep.Point, key: jax.Array) -> dict[str, jax.Array]:
+        here = jax.tree.map(lambda array: array[point["seed"]], prepared)
+        init_key, step_key = jax.random.split(jax.random.fold_in(key, 2))
+
+        def step(state: tuple[Any, optax.OptState], number: jax.Array):
+            learnt, optimizer_state = state
+            rows_key, starts_key = jax.random.split(jax.random.fold_in(step_key, number))
+            rows = jax.random.randint(rows_key, (config.batch_size,), 0, len(here.train.answers))
+            batch = jax.tree.map(lambda array: array[rows], here.train)
+            clips = clips_of(batch, jax.random.split(starts_key, config.batch_size))
+            gradients = jax.grad(loss)(learnt, batch, clips, point)
+            updates, optimizer_state = optimizer.update(gradients, optimizer_state, learnt)
+            return (optax.apply_updates(learnt, updates), optimizer_state), None
+
+        def stretch(state: tuple[Any, optax.OptState], numbers: jax.Array):
+            state, _ = lax.scan(step, state, numbers)
+            return state, look(state[0], here, point)
+
+        clip = here.train.frames[0, : config.clip_len]
+        params = head.init(init_key, clip, here.train.questions[0])
+        learnt = (params, jnp.zeros((2, most)))
+        numbers = jnp.arange(config.steps).reshape(config.looks, -1)
+        _, seen = lax.scan(stretch, (learnt, optimizer.init(learnt)), numbers)
+        repeated = jnp.broadcast_to(here.encoder_accuracy, (config.looks,))
+        return {**seen, "encoder_accuracy": repeated}
+
+    return train
+
+
+def describe(
+    labels: jax.Array, answers: jax.Array, where: jax.Array | None = None
+) -> dict[str, jax.Array]:
+    """Return how often the largest entry is right, and the indicators at the k of largest D.
+
+    >>> labels = jnp.array([[0.6, 0.4, 0.0], [0.4, 0.6, 0.0], [0.5, 0.0, 0.5], [0.0, 0.1, 0.9]])
+    >>> described = describe(labels, jnp.array([0, 0, 2, 2]))
+    >>> print(described["label_accuracy"], described["k"])  # a tie is half right
+    0.625 1
+    """
+    measured = indicators.measure(labels, answers, where=where)
+    best = measured.divergence.argmax()
+    at_best = {
+        name: getattr(measured, name)[best]
+        for name in ("k", "unreliability", "ambiguity", "margin", "divergence")
+    }
+    return {
+        "label_accuracy": 1 - measured.unreliability[0],
+        **at_best,
+        "mean_label_margin": measured.mean_label_margin,
+    }
+
+
+def _check(config: Config) -> None:
+    """Raise unless the options can be run, before anything is read or trained."""
+    for name, least in (
+        ("seeds", 1),
+        ("splits", 1),
+        ("train_videos", 1),
+        ("unseen_videos", 1),
+        ("test_videos", 1),
+        ("segments", 2),
+        ("looks", 1),
+    ):
+        if (value := getattr(config, name)) < least:
+            raise ValueError(f"{name}: expected {least} or more, got {value}")
+    if config.segments > config.clip_len:
+        raise ValueError(
+            f"segments: expected 2 … {config.clip_len}, one frame of a clip each, got "
+            f"{config.segments}"
+        )
+    if config.steps % config.looks or config.steps < config.looks:
+        raise ValueError(
+            f"steps: expected a multiple of the {config.looks} looks, got {config.steps}"
+        )
+    most = config.num_frames // config.clip_len
+    if config.clips != tuple(sorted(set(config.clips))) or not (
+        config.clips and 2 <= config.clips[0] <= config.clips[-1] <= most
+    ):
+        raise ValueError(
+            f"clips: expected ascending numbers in 2 … {most}, the starts of clips of "
+            f"{config.clip_len} out of {config.num_frames} frames, got {config.clips}"
+        )
+    if not config.omegas or not all(0 < omega < 1 for omega in config.omegas):
+        raise ValueError(f"omegas: expected numbers in (0, 1), got {config.omegas}")
+
+
+def rows_at(table: pa.Table, look: int) -> dict[str, np.ndarray]:
+    """Return the columns of a table at one look, −1 for the last, one entry a training."""
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    wanted = np.unique(columns["step"])[look]
+    return {name: column[columns["step"] == wanted] for name, column in columns.items()}
+
+
+def of_arm(table: pa.Table, name: str = "test_accuracy", **levels: float) -> np.ndarray:
+    """Return a column of one arm at the end of training, `[seeds]`, in the order of seeds.
+
+    Levels that are not named are the usual ones: ω = 0.5, temperature 1, weights not trained.
+    """
+    rows = rows_at(table, -1)
+    levels = {"omega": 0.5, "temperature": 1.0, "learnt": 0.0, **levels}
+    here = np.all([np.isclose(rows[level], value) for level, value in levels.items()], axis=0)
+    return rows[name][here]
+
+
+def arms(tables: results.Tables, look: int) -> dict[str, np.ndarray]:
+    """Return what every arm that makes labels has at a look, mean over seeds, `[arms]`.
+
+    The walk is told from one step by `walk`; `accuracy` is that of the end, at every look.
+    """
+    found = []
+    for name in ("results", "walk"):
+        rows = rows_at(tables[name], look)
+        rows |= {"accuracy": rows_at(tables[name], -1)["test_accuracy"]}
+        rows |= {"walk": np.full(len(rows["seed"]), name == "walk")}
+        seeds = len(np.unique(rows["seed"]))
+        found.append(
+            {name: column.reshape(-1, seeds).mean(axis=1) for name, column in rows.items()}
+        )
+    return {name: np.concatenate([rows[name] for rows in found]) for name in found[0]}
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
+    """Return Spearman's ρ, or None where one of both is the same everywhere.
+
+    >>> rank_correlation(np.array([1, 2, 4]), np.array([3, 6, 9])), rank_correlation([1, 1], [2, 3])
+    (1.0, None)
+    """
+    constant = np.ptp(x) == 0 or np.ptp(y) == 0
+    return None if constant else results.rounded(spearmanr(x, y)[0], 3)
+
+
+def predictions(tables: results.Tables, look: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return how well the labels' indicators at a look order the arms by accuracy at the end.
+
+    For the labels of training videos and of unseen ones, and each indicator: Spearman's ρ over all
+    arms with siblings, and how far the arm that it would choose stays below the best.
+    """
+    here = arms(tables, look)
+    siblings = here["num_clips"] > 1
+    accuracy = here["accuracy"][siblings]
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for where, prefix in (("training_videos", ""), ("unseen_videos", "unseen_")):
+        found[where] = {}
+        for name in INDICATORS:
+            value = here[prefix + name][siblings]
+            better = -value if name in ("unreliability", "ambiguity") else value
+            found[where][name] = {
+                "spearman": rank_correlation(value, accuracy),
+                "below_the_best": results.rounded(accuracy.max() - accuracy[better.argmax()]),
+            }
+    return found
+
+
+def summarise(tables: results.Tables) -> dict[str, Any]:
+    """Return what the trainings show, in plain keys, from their tables alone."""
+    table = tables["results"]
+    config = sweep.metadata(table)["config"]
+    most, fewest = config["clips"][-1], config["clips"][0]
+    alone = of_arm(table, num_clips=1)
+    control = rows_at(tables["control"], -1)["test_accuracy"]
+    siblings = of_arm(table, num_clips=most)
+    few = of_arm(table, num_clips=fewest)
+    uniform = of_arm(table, num_clips=most, temperature=UNIFORM)
+    vote = of_arm(table, "vote_accuracy", num_clips=1)
+    vote_of_siblings = of_arm(table, "vote_accuracy", num_clips=most)
+    best_of_one = arms(tables, -1)["accuracy"].max()
+    ends = predictions(tables, -1)
+    rho = ends["unseen_videos"]["margin"]["spearman"]
+    spread = results.mean_and_spread
+
+    def gain(to: np.ndarray, since: np.ndarray) -> str:
+        return f"{spread(to)} against {spread(since)}; difference {spread(to - since, 4)}"
+
+    paper = {"source": "paper", "smaller_scale": True}
+    prototype = {"source": "a prototype of ours"}
+    ablation = "MSVD-QA 39.4 → 45.5, How2QA 79.1 → 84.1 (as submitted)"
+    return {
+        "claims": [
+            results.claim(
+                "N1",
+                "a model of single clips learns the task at all from the true answers",
+                **prototype,
+                expected="accuracy above 0.4, without which no method differs",
+                ours=spread(alone),
+                met=bool(alone.mean() > 0.4),
+            ),
+            results.claim(
+                "N2",
+                f"the label of {most} sibling clips teaches the anchor more than the truth alone",
+                **paper,
+                expected="1.5 points or more",
+                paper=ablation,
+                ours=gain(siblings, alone),
+                met=bool((siblings - alone).mean() >= 0.015),
+            ),
+            results.claim(
+                "N3",
+                f"and more than the truth on all {most} clips, the control of equal compute",
+                **prototype,
+                expected="1.5 points or more",
+                ours=gain(siblings, control),
+                met=bool((siblings - control).mean() >= 0.015),
+            ),
+            results.claim(
+                "N4",
+                f"{most} clips are as good as {fewest} or better",
+                **paper,
+                expected="not more than 0.5 points below",
+                paper="N − 1 = 1, 2, 4, 8, 12: MSVD-QA 39.9, 41.3, 42.7, 45.5, 45.7 (as submitted)",
+                ours=gain(siblings, few),
+                met=bool((siblings - few).mean() >= -0.005),
+            ),
+            results.claim(
+                "N5",
+                "a vote of all clips of a video at test is the upper reference",
+                **prototype,
+                expected="above every model of one clip",
+                ours=f"{spread(vote)}, of models of siblings' labels {spread(vote_of_siblings)}; "
+                f"the best of one clip {best_of_one:.3f}",
+                met=bool(min(vote.mean(), vote_of_siblings.mean()) > best_of_one),
+            ),
+            results.claim(
+                "N6",
+                "κ of the labels orders numbers of clips and ω by the accuracy that they give",
+                source="derived here",
+                expected="Spearman's ρ ≥ 0.8, labels of unseen videos at the end of training",
+                ours=f"ρ = {rho} over {(arms(tables, -1)['num_clips'] > 1).sum()} arms, mean of "
+                f"{config['seeds']} seeds",
+                met=rho is not None and rho >= 0.8,
+                reason=_reading(ends),
+            ),
+        ],
+        "encoder_accuracy": results.rounded(rows_at(table, -1)["encoder_accuracy"].mean()),
+        "accuracy": {
+            "truth_alone": results.rounded(alone.mean()),
+            "truth_on_all_clips": results.rounded(control.mean()),
+            **{
+                f"siblings_{number}": results.rounded(of_arm(table, num_clips=number).mean())
+                for number in config["clips"]
+            },
+            "uniform_affinity": results.rounded(uniform.mean()),
+            "trained_weights": results.rounded(of_arm(table, num_clips=most, learnt=1.0).mean()),
+            **{
+                f"walk_{number}_omega_{omega:g}": results.rounded(
+                    of_arm(tables["walk"], num_clips=number, omega=omega).mean()
+                )
+                for number in config["clips"]
+                for omega in config["omegas"]
+            },
+        },
+        "uniform_minus_cosine_affinity": spread(uniform - siblings, 4),
+        "predictions_at_the_end": ends,
+        "predictions_at_the_first_look": predictions(tables, 0),
+        "seeds": config["seeds"],
+    }
+
+
+def _reading(ends: dict[str, Any]) -> str:
+    """Return the other ρ in one line."""
+    lists = [
+        f"{where.replace('_', ' ')}: "
+        + ", ".join(f"{INDICATORS[name]} {one['spearman']}" for name, one in of_all.items())
+        for where, of_all in ends.items()
+    ]
+    return "ρ of labels of " + "; ".join(lists)
+
+
+def plot(tables: results.Tables) -> Figure:
+    """Return the figure: accuracies, ω, labels along training, and what they foretell."""
+    config = sweep.metadata(tables["results"])["config"]
+    figure, panels = plt.subplots(
+        2, 2, figsize=(7.2, 5.4), layout="constrained", width_ratios=[1.15, 1]
+    )
+    colours = dict(zip((1, *config["clips"]), _COLOURS, strict=False))
+    _plot_arms(panels[0, 0], tables, config, colours)
+    _plot_omega(panels[0, 1], tables, config, colours)
+    _plot_along_training(panels[1, 0], tables, config, colours)
+    _plot_prediction(panels[1, 1], tables, colours)
+    return figure
+
+
+_COLOURS = ("0.45", "#56B4E9", "#0072B2", "#D55E00", "#882255")
+
+
+def _plot_arms(
+    axes: Axes, tables: results.Tables, config: dict[str, Any], colours: dict[int, str]
+) -> None:
+    """Draw the accuracy of one clip for every way of training, all seeds."""
+    table, most = tables["results"], config["clips"][-1]
+    rows = [
+        ("true answer, one clip", of_arm(table, num_clips=1), "0.45"),
+        (
+            f"true answer, all {most} clips",
+            rows_at(tables["control"], -1)["test_accuracy"],
+            "0.45",
+        ),
+        *(
+            (f"label of {number} siblings", of_arm(table, num_clips=number), colours[number])
+            for number in config["clips"]
+        ),
+        (f"{most}, uniform affinity", of_arm(table, num_clips=most, temperature=UNIFORM), "k"),
+        (f"{most}, affinity at T = 0.1", of_arm(table, num_clips=most, temperature=0.1), "k"),
+        (f"{most}, trained weights", of_arm(table, num_clips=most, learnt=1.0), "k"),
+    ]
+    for place, (_, values, colour) in enumerate(rows):
+        axes.plot(values, np.full(len(values), place), "o", ms=2.5, mfc="none", mec=colour, mew=0.6)
+        axes.plot(values.mean(), place, "|", ms=9, mew=2, color=colour)
+    axes.axvline(rows[0][1].mean(), color="0.7", lw=0.6, zorder=0)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.invert_yaxis()
+    votes = [of_arm(table, "vote_accuracy", num_clips=number).mean() for number in (1, most)]
+    axes.set_xlabel(
+        "test accuracy of one clip; circles: seeds, bars: means\n"
+        f"(a vote of all clips at test: {votes[0]:.2f} and, with siblings' labels, {votes[1]:.2f})"
+    )
+    axes.set_title("a   What the anchor is trained on", loc="left")
+
+
+def _plot_omega(
+    axes: Axes, tables: results.Tables, config: dict[str, Any], colours: dict[int, str]
+) -> None:
+    """Draw accuracy over ω, of the walk for each number of clips and of one step for the most."""
+    table, most, omegas = tables["results"], config["clips"][-1], config["omegas"]
+    alone = of_arm(table, num_clips=1)
+    axes.axhspan(
+        alone.mean() - alone.std(), alone.mean() + alone.std(), color="0.9", lw=0, zorder=0
+    )
+    axes.text(1.0, alone.mean(), "true answer alone", ha="right", va="center", color="0.35")
+    for shift, number in enumerate(config["clips"]):
+        values = [of_arm(tables["walk"], num_clips=number, omega=omega) for omega in omegas]
+        means = [value.mean() for value in values]
+        axes.errorbar(
+            np.array(omegas) + 0.008 * (shift - 1),
+            means,
+            [value.std() for value in values],
+            fmt="o-",
+            ms=3,
+            lw=1,
+            elinewidth=0.6,
+            color=colours[number],
+        )
+        axes.annotate(
+            f"N = {number}",
+            (omegas[-1], means[-1]),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            color=colours[number],
+        )
+    ends = [of_arm(table, num_clips=most, omega=omega) for omega in (0, 0.5, 1)]
+    axes.errorbar(
+        [0, 0.5, 1],
+        [value.mean() for value in ends],
+        [value.std() for value in ends],
+        fmt="s--",
+        ms=3,
+        lw=0.8,
+        elinewidth=0.6,
+        color="0.3",
+        mfc="white",
+    )
+    axes.annotate(
+        f"one step, N = {most}",
+        (0, ends[0].mean()),
+        xytext=(2, 6),
+        textcoords="offset points",
+        color="0.3",
+    )
+    axes.set(xlabel="ω, the part of the label that comes from siblings", ylabel="test accuracy")
+    axes.set(xlim=(-0.04, 1.16))
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    axes.set_title("b   The random walk (solid), one step (dashed); ± 1 s.d.", loc="left")
+
+
+def _plot_along_training(
+    axes: Axes, tables: results.Tables, config: dict[str, Any], colours: dict[int, str]
+) -> None:
+    """Draw κ of the labels over steps, on videos trained on and on unseen ones."""
+    looks = config["looks"]
+    steps = config["steps"] / looks * np.arange(1, looks + 1)
+    for number, colour in colours.items():
+        for prefix, style in (("", "-"), ("unseen_", "--")):
+            values = []
+            for look in range(looks):
+                here = arms(tables, look)
+                chosen = (here["num_clips"] == number) & ~here["walk"].astype(bool)
+                chosen &= (
+                    (here["temperature"] == 1) & (here["omega"] == 0.5) & (here["learnt"] == 0)
+                )
+                values.append(here[f"{prefix}margin"][chosen][0])
+            axes.plot(steps, values, style, color=colour, lw=1)
+            if not prefix:
+                axes.annotate(
+                    f"N = {number}",
+                    (steps[-1], values[-1]),
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    va="center",
+                    color=colour,
+                )
+    axes.set(xlabel="step", ylabel="κ = 1 − Δ − γ of the labels", xlim=(0, 1.15 * steps[-1]))
+    axes.set_title("c   Labels of training videos (solid), of unseen ones (dashed)", loc="left")
+
+
+def _plot_prediction(axes: Axes, tables: results.Tables, colours: dict[int, str]) -> None:
+    """Draw accuracy against κ of the labels, and list Spearman's ρ of all indicators."""
+    here = arms(tables, -1)
+    for number, colour in colours.items():
+        for walk, marker in ((0, "s"), (1, "o")):
+            chosen = (here["num_clips"] == number) & (here["walk"] == walk)
+            axes.plot(
+                here["unseen_margin"][chosen],
+                here["accuracy"][chosen],
+                marker,
+                ms=3.5,
+                color=colour,
+                mfc="white" if walk == 0 else colour,
+            )
+    ends = predictions(tables, -1)
+    lines = [f"{'ρ of':<8}{'training':>9}{'unseen':>9}"]
+    for name, letter in INDICATORS.items():
+        both = (ends[where][name]["spearman"] for where in ends)
+        lines.append(
+            f"{letter:<8}" + "".join(f"{'–' if x is None else f'{x:.2f}':>9}" for x in both)
+        )
+    axes.text(
+        0.98,
+        0.03,
+        "\n".join(lines),
+        transform=axes.transAxes,
+        ha="right",
+        va="bottom",
+        family="monospace",
+        fontsize=5.5,
+    )
+    axes.set(xlabel="κ of the labels of unseen videos", ylabel="test accuracy")
+    axes.set_title("d   Every arm: walk (filled), one step (open)", loc="left")
+
+
+def report(summary: dict[str, Any]) -> str:
+    """Return the summary as a person reads it."""
+    lines = [f"{name.replace('_', ' '):<24} {value}" for name, value in summary["accuracy"].items()]
+    return "\n".join(
+        ["", results.timing_line(summary), "", results.claim_lines(summary), "", *lines, ""]
+    )
+
+
+if __name__ == "__main__":
+    results.main(sys.modules[__name__])
