@@ -38,7 +38,6 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-import pyarrow as pa
 from jax import lax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -57,6 +56,14 @@ INDICATORS = {
     "divergence": "D",
     "mean_label_margin": "μ",
 }
+
+# How the labels of one step are varied at the largest number of clips.
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "uniform affinity": {"temperature": UNIFORM},
+    "affinity at T = 0.1": {"temperature": 0.1},
+    "trained weights": {"learnt": 1},
+}
+_COLOURS = ("0.45", "#56B4E9", "#0072B2", "#D55E00", "#882255")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -380,39 +387,31 @@ def _check(config: Config) -> None:
         raise ValueError(f"omegas: expected numbers in (0, 1), got {config.omegas}")
 
 
-def rows_at(table: pa.Table, look: int) -> dict[str, np.ndarray]:
-    """Return the columns of a table at one look, −1 for the last, one entry a training."""
-    columns = {name: table[name].to_numpy() for name in table.column_names}
-    wanted = np.unique(columns["step"])[look]
-    return {name: column[columns["step"] == wanted] for name, column in columns.items()}
+def arms(tables: results.Tables, look: int = -1) -> dict[str, np.ndarray]:
+    """Return the columns of all arms that make labels at a look, −1 for the last, `[arms, seeds]`.
 
-
-def of_arm(table: pa.Table, name: str = "test_accuracy", **levels: float) -> np.ndarray:
-    """Return a column of one arm at the end of training, `[seeds]`, in the order of seeds.
-
-    Levels that are not named are the usual ones: ω = 0.5, temperature 1, weights not trained.
-    """
-    rows = rows_at(table, -1)
-    levels = {"omega": 0.5, "temperature": 1.0, "learnt": 0.0, **levels}
-    here = np.all([np.isclose(rows[level], value) for level, value in levels.items()], axis=0)
-    return rows[name][here]
-
-
-def arms(tables: results.Tables, look: int) -> dict[str, np.ndarray]:
-    """Return what every arm that makes labels has at a look, mean over seeds, `[arms]`.
-
-    The walk is told from one step by `walk`; `accuracy` is that of the end, at every look.
+    `walk` tells the tables apart; `accuracy` is that of the end, at every look.
     """
     found = []
-    for name in ("results", "walk"):
-        rows = rows_at(tables[name], look)
-        rows |= {"accuracy": rows_at(tables[name], -1)["test_accuracy"]}
-        rows |= {"walk": np.full(len(rows["seed"]), name == "walk")}
-        seeds = len(np.unique(rows["seed"]))
-        found.append(
-            {name: column.reshape(-1, seeds).mean(axis=1) for name, column in rows.items()}
-        )
+    for is_walk, table in enumerate((tables["results"], tables["walk"])):
+        columns = {name: table[name].to_numpy() for name in table.column_names}
+        looks, seeds = len(np.unique(columns["step"])), len(np.unique(columns["seed"]))
+        cube = {name: column.reshape(-1, seeds, looks) for name, column in columns.items()}
+        rows = {name: column[..., look] for name, column in cube.items()}
+        rows["accuracy"] = cube["test_accuracy"][..., -1]
+        found.append({**rows, "walk": np.full(rows["seed"].shape, is_walk)})
     return {name: np.concatenate([rows[name] for rows in found]) for name in found[0]}
+
+
+def pick(arms: dict[str, np.ndarray], name: str = "accuracy", **levels: float) -> np.ndarray:
+    """Return a column of the one arm of these levels, `[seeds]`.
+
+    Levels that are not named are the usual ones: one step, ω = 0.5, temperature 1, weights fixed.
+    """
+    levels = {"walk": 0, "omega": 0.5, "temperature": 1.0, "learnt": 0, **levels}
+    here = np.all([np.isclose(arms[level][:, 0], value) for level, value in levels.items()], axis=0)
+    (place,) = np.flatnonzero(here)
+    return arms[name][place]
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
@@ -425,56 +424,66 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
     return None if constant else results.rounded(spearmanr(x, y)[0], 3)
 
 
-def predictions(tables: results.Tables, look: int) -> dict[str, dict[str, dict[str, Any]]]:
+def predictions(tables: results.Tables, look: int) -> dict[str, dict[str, Any]]:
     """Return how well the labels' indicators at a look order the arms by accuracy at the end.
 
-    For the labels of training videos and of unseen ones, and each indicator: Spearman's ρ over all
-    arms with siblings, and how far the arm that it would choose stays below the best.
+    For labels of training videos and of unseen ones, and each indicator: Spearman's ρ over all arms
+    with siblings, means over seeds, and how far the arm it would choose stays below the best.
     """
-    here = arms(tables, look)
+    here = {name: column.mean(axis=1) for name, column in arms(tables, look).items()}
     siblings = here["num_clips"] > 1
     accuracy = here["accuracy"][siblings]
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for where, prefix in (("training_videos", ""), ("unseen_videos", "unseen_")):
+    found: dict[str, dict[str, Any]] = {}
+    for where, prefix in (("training", ""), ("unseen", "unseen_")):
         found[where] = {}
-        for name in INDICATORS:
+        for name, letter in INDICATORS.items():
             value = here[prefix + name][siblings]
-            better = -value if name in ("unreliability", "ambiguity") else value
-            found[where][name] = {
+            best = value.argmin() if letter in "Δγ" else value.argmax()
+            found[where][letter] = {
                 "spearman": rank_correlation(value, accuracy),
-                "below_the_best": results.rounded(accuracy.max() - accuracy[better.argmax()]),
+                "chosen_below_the_best": results.rounded(accuracy.max() - accuracy[best]),
             }
     return found
 
 
 def summarise(tables: results.Tables) -> dict[str, Any]:
     """Return what the trainings show, in plain keys, from their tables alone."""
-    table = tables["results"]
-    config = sweep.metadata(table)["config"]
-    most, fewest = config["clips"][-1], config["clips"][0]
-    alone = of_arm(table, num_clips=1)
-    control = rows_at(tables["control"], -1)["test_accuracy"]
-    siblings = of_arm(table, num_clips=most)
-    few = of_arm(table, num_clips=fewest)
-    uniform = of_arm(table, num_clips=most, temperature=UNIFORM)
-    vote = of_arm(table, "vote_accuracy", num_clips=1)
-    vote_of_siblings = of_arm(table, "vote_accuracy", num_clips=most)
-    best_of_one = arms(tables, -1)["accuracy"].max()
+    config = sweep.metadata(tables["results"])["config"]
+    most, fewest, spread = config["clips"][-1], config["clips"][0], results.mean_and_spread
+    here = arms(tables)
+    alone, siblings, few = (pick(here, num_clips=number) for number in (1, most, fewest))
+    control = _control(tables)
+    votes = [pick(here, "vote_accuracy", num_clips=number) for number in (1, most)]
+    best = here["accuracy"].mean(axis=1).max()
     ends = predictions(tables, -1)
-    rho = ends["unseen_videos"]["margin"]["spearman"]
-    spread = results.mean_and_spread
+    rho = ends["unseen"]["κ"]["spearman"]
 
     def gain(to: np.ndarray, since: np.ndarray) -> str:
         return f"{spread(to)} against {spread(since)}; difference {spread(to - since, 4)}"
 
-    paper = {"source": "paper", "smaller_scale": True}
-    prototype = {"source": "a prototype of ours"}
-    ablation = "MSVD-QA 39.4 → 45.5, How2QA 79.1 → 84.1 (as submitted)"
+    paper: Any = {"source": "paper", "smaller_scale": True}
+    prototype: Any = {"source": "a prototype of ours"}
+    accuracies = {
+        "true answer, one clip": alone,
+        f"true answer, {most} clips": control,
+        **{f"siblings, N = {n}": pick(here, num_clips=n) for n in config["clips"]},
+        **{
+            f"siblings, N = {most}, {name}": pick(here, num_clips=most, **level)
+            for name, level in _VARIANTS.items()
+        },
+        **{
+            f"walk, N = {n}, ω = {omega:g}": pick(here, num_clips=n, omega=omega, walk=1)
+            for n in config["clips"]
+            for omega in config["omegas"]
+        },
+        "vote of all clips, model of true answers": votes[0],
+        f"vote of all clips, model of N = {most}": votes[1],
+    }
     return {
         "claims": [
             results.claim(
                 "N1",
-                "a model of single clips learns the task at all from the true answers",
+                "a model of single clips learns the task from the true answers",
                 **prototype,
                 expected="accuracy above 0.4, without which no method differs",
                 ours=spread(alone),
@@ -485,7 +494,7 @@ def summarise(tables: results.Tables) -> dict[str, Any]:
                 f"the label of {most} sibling clips teaches the anchor more than the truth alone",
                 **paper,
                 expected="1.5 points or more",
-                paper=ablation,
+                paper="MSVD-QA 39.4 → 45.5, How2QA 79.1 → 84.1 (submitted version)",
                 ours=gain(siblings, alone),
                 met=bool((siblings - alone).mean() >= 0.015),
             ),
@@ -502,7 +511,8 @@ def summarise(tables: results.Tables) -> dict[str, Any]:
                 f"{most} clips are as good as {fewest} or better",
                 **paper,
                 expected="not more than 0.5 points below",
-                paper="N − 1 = 1, 2, 4, 8, 12: MSVD-QA 39.9, 41.3, 42.7, 45.5, 45.7 (as submitted)",
+                paper="MSVD-QA with 1, 2, 4, 8, 12 siblings: 39.9, 41.3, 42.7, 45.5, 45.7 "
+                "(submitted version)",
                 ours=gain(siblings, few),
                 met=bool((siblings - few).mean() >= -0.005),
             ),
@@ -511,62 +521,44 @@ def summarise(tables: results.Tables) -> dict[str, Any]:
                 "a vote of all clips of a video at test is the upper reference",
                 **prototype,
                 expected="above every model of one clip",
-                ours=f"{spread(vote)}, of models of siblings' labels {spread(vote_of_siblings)}; "
-                f"the best of one clip {best_of_one:.3f}",
-                met=bool(min(vote.mean(), vote_of_siblings.mean()) > best_of_one),
+                ours=f"{spread(votes[0])}, of models of siblings' labels {spread(votes[1])}; the "
+                f"best of one clip {best:.3f}",
+                met=bool(min(vote.mean() for vote in votes) > best),
             ),
             results.claim(
                 "N6",
                 "κ of the labels orders numbers of clips and ω by the accuracy that they give",
                 source="derived here",
-                expected="Spearman's ρ ≥ 0.8, labels of unseen videos at the end of training",
-                ours=f"ρ = {rho} over {(arms(tables, -1)['num_clips'] > 1).sum()} arms, mean of "
+                expected="Spearman's ρ ≥ 0.8 over the arms, labels of unseen videos at the end",
+                ours=f"ρ = {rho} over {(here['num_clips'][:, 0] > 1).sum()} arms, means of "
                 f"{config['seeds']} seeds",
                 met=rho is not None and rho >= 0.8,
-                reason=_reading(ends),
+                reason="; ".join(
+                    f"labels of {where} videos: "
+                    + ", ".join(f"{letter} {one['spearman']}" for letter, one in found.items())
+                    for where, found in ends.items()
+                ),
             ),
         ],
-        "encoder_accuracy": results.rounded(rows_at(table, -1)["encoder_accuracy"].mean()),
-        "accuracy": {
-            "truth_alone": results.rounded(alone.mean()),
-            "truth_on_all_clips": results.rounded(control.mean()),
-            **{
-                f"siblings_{number}": results.rounded(of_arm(table, num_clips=number).mean())
-                for number in config["clips"]
-            },
-            "uniform_affinity": results.rounded(uniform.mean()),
-            "trained_weights": results.rounded(of_arm(table, num_clips=most, learnt=1.0).mean()),
-            **{
-                f"walk_{number}_omega_{omega:g}": results.rounded(
-                    of_arm(tables["walk"], num_clips=number, omega=omega).mean()
-                )
-                for number in config["clips"]
-                for omega in config["omegas"]
-            },
-        },
-        "uniform_minus_cosine_affinity": spread(uniform - siblings, 4),
+        "encoder_accuracy": results.rounded(here["encoder_accuracy"].mean()),
+        "accuracy": {name: spread(values) for name, values in accuracies.items()},
         "predictions_at_the_end": ends,
         "predictions_at_the_first_look": predictions(tables, 0),
         "seeds": config["seeds"],
     }
 
 
-def _reading(ends: dict[str, Any]) -> str:
-    """Return the other ρ in one line."""
-    lists = [
-        f"{where.replace('_', ' ')}: "
-        + ", ".join(f"{INDICATORS[name]} {one['spearman']}" for name, one in of_all.items())
-        for where, of_all in ends.items()
-    ]
-    return "ρ of labels of " + "; ".join(lists)
+def _control(tables: results.Tables) -> np.ndarray:
+    """Return the accuracy of the truth on all clips at the end, `[seeds]`."""
+    table = tables["control"]
+    steps = table["step"].to_numpy()
+    return table["test_accuracy"].to_numpy()[steps == steps.max()]
 
 
 def plot(tables: results.Tables) -> Figure:
     """Return the figure: accuracies, ω, labels along training, and what they foretell."""
     config = sweep.metadata(tables["results"])["config"]
-    figure, panels = plt.subplots(
-        2, 2, figsize=(7.2, 5.4), layout="constrained", width_ratios=[1.15, 1]
-    )
+    figure, panels = plt.subplots(2, 2, figsize=(7.2, 5.2), layout="constrained")
     colours = dict(zip((1, *config["clips"]), _COLOURS, strict=False))
     _plot_arms(panels[0, 0], tables, config, colours)
     _plot_omega(panels[0, 1], tables, config, colours)
@@ -575,167 +567,116 @@ def plot(tables: results.Tables) -> Figure:
     return figure
 
 
-_COLOURS = ("0.45", "#56B4E9", "#0072B2", "#D55E00", "#882255")
-
-
-def _plot_arms(
-    axes: Axes, tables: results.Tables, config: dict[str, Any], colours: dict[int, str]
-) -> None:
-    """Draw the accuracy of one clip for every way of training, all seeds."""
-    table, most = tables["results"], config["clips"][-1]
+def _plot_arms(axes: Axes, tables: Any, config: dict[str, Any], colours: dict[int, str]) -> None:
+    """Draw the accuracy of one clip for every way of training in one step, all seeds."""
+    here, most = arms(tables), config["clips"][-1]
     rows = [
-        ("true answer, one clip", of_arm(table, num_clips=1), "0.45"),
-        (
-            f"true answer, all {most} clips",
-            rows_at(tables["control"], -1)["test_accuracy"],
-            "0.45",
-        ),
+        ("true answer, one clip", pick(here, num_clips=1), colours[1]),
+        (f"true answer, {most} clips", _control(tables), colours[1]),
+        *((f"siblings, N = {n}", pick(here, num_clips=n), colours[n]) for n in config["clips"]),
         *(
-            (f"label of {number} siblings", of_arm(table, num_clips=number), colours[number])
-            for number in config["clips"]
+            (f"N = {most}, {name}", pick(here, num_clips=most, **level), "0.2")
+            for name, level in _VARIANTS.items()
         ),
-        (f"{most}, uniform affinity", of_arm(table, num_clips=most, temperature=UNIFORM), "k"),
-        (f"{most}, affinity at T = 0.1", of_arm(table, num_clips=most, temperature=0.1), "k"),
-        (f"{most}, trained weights", of_arm(table, num_clips=most, learnt=1.0), "k"),
     ]
     for place, (_, values, colour) in enumerate(rows):
-        axes.plot(values, np.full(len(values), place), "o", ms=2.5, mfc="none", mec=colour, mew=0.6)
+        axes.plot(values, [place] * len(values), "o", ms=2.5, mfc="none", mec=colour, mew=0.6)
         axes.plot(values.mean(), place, "|", ms=9, mew=2, color=colour)
-    axes.axvline(rows[0][1].mean(), color="0.7", lw=0.6, zorder=0)
+    axes.axvline(rows[0][1].mean(), color="0.8", lw=0.6, zorder=0)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.invert_yaxis()
-    votes = [of_arm(table, "vote_accuracy", num_clips=number).mean() for number in (1, most)]
-    axes.set_xlabel(
-        "test accuracy of one clip; circles: seeds, bars: means\n"
-        f"(a vote of all clips at test: {votes[0]:.2f} and, with siblings' labels, {votes[1]:.2f})"
-    )
+    axes.set_xlabel("test accuracy of one clip; circles: seeds, bars: means")
     axes.set_title("a   What the anchor is trained on", loc="left")
 
 
-def _plot_omega(
-    axes: Axes, tables: results.Tables, config: dict[str, Any], colours: dict[int, str]
-) -> None:
+def _plot_omega(axes: Axes, tables: Any, config: dict[str, Any], colours: dict[int, str]) -> None:
     """Draw accuracy over ω, of the walk for each number of clips and of one step for the most."""
-    table, most, omegas = tables["results"], config["clips"][-1], config["omegas"]
-    alone = of_arm(table, num_clips=1)
-    axes.axhspan(
-        alone.mean() - alone.std(), alone.mean() + alone.std(), color="0.9", lw=0, zorder=0
-    )
-    axes.text(1.0, alone.mean(), "true answer alone", ha="right", va="center", color="0.35")
-    for shift, number in enumerate(config["clips"]):
-        values = [of_arm(tables["walk"], num_clips=number, omega=omega) for omega in omegas]
-        means = [value.mean() for value in values]
-        axes.errorbar(
-            np.array(omegas) + 0.008 * (shift - 1),
-            means,
-            [value.std() for value in values],
-            fmt="o-",
-            ms=3,
-            lw=1,
-            elinewidth=0.6,
-            color=colours[number],
-        )
+    here, most = arms(tables), config["clips"][-1]
+    alone = pick(here, num_clips=1)
+    axes.axhspan(alone.mean() - alone.std(), alone.mean() + alone.std(), color="0.92", lw=0)
+    axes.text(0.5, alone.mean(), "true answer, one clip", ha="center", va="center", color="0.4")
+    lines = [(f"walk, N = {n}", n, 1, config["omegas"], colours[n], "o-") for n in config["clips"]]
+    lines.append((f"one step, N = {most}", most, 0, [0, 0.5, 1], "0.2", "s--"))
+    for place, (name, number, walk, omegas, colour, style) in enumerate(lines):
+        values = [pick(here, num_clips=number, omega=omega, walk=walk) for omega in omegas]
+        means, spreads = [value.mean() for value in values], [value.std() for value in values]
+        x = np.array(omegas) + 0.01 * (place - 1)
+        axes.errorbar(x, means, spreads, fmt=style, ms=3, lw=1, elinewidth=0.5, color=colour)
         axes.annotate(
-            f"N = {number}",
-            (omegas[-1], means[-1]),
-            xytext=(7, 0),
+            name,
+            (x[-1], means[-1]),
+            xytext=(5, 0),
             textcoords="offset points",
             va="center",
-            color=colours[number],
+            color=colour,
         )
-    ends = [of_arm(table, num_clips=most, omega=omega) for omega in (0, 0.5, 1)]
-    axes.errorbar(
-        [0, 0.5, 1],
-        [value.mean() for value in ends],
-        [value.std() for value in ends],
-        fmt="s--",
-        ms=3,
-        lw=0.8,
-        elinewidth=0.6,
-        color="0.3",
-        mfc="white",
-    )
-    axes.annotate(
-        f"one step, N = {most}",
-        (0, ends[0].mean()),
-        xytext=(2, 6),
-        textcoords="offset points",
-        color="0.3",
-    )
-    axes.set(xlabel="ω, the part of the label that comes from siblings", ylabel="test accuracy")
-    axes.set(xlim=(-0.04, 1.16))
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-    axes.set_title("b   The random walk (solid), one step (dashed); ± 1 s.d.", loc="left")
+    axes.set(xlabel="ω, the part of the label that went through siblings", ylabel="test accuracy")
+    axes.set(xlim=(-0.04, 1.4), xticks=[0, 0.25, 0.5, 0.75, 1])
+    axes.set_title("b   Over ω; bars: ± 1 s.d.", loc="left")
 
 
 def _plot_along_training(
-    axes: Axes, tables: results.Tables, config: dict[str, Any], colours: dict[int, str]
+    axes: Axes, tables: Any, config: dict[str, Any], colours: dict[int, str]
 ) -> None:
     """Draw κ of the labels over steps, on videos trained on and on unseen ones."""
     looks = config["looks"]
     steps = config["steps"] / looks * np.arange(1, looks + 1)
+    seen = [arms(tables, look) for look in range(looks)]
     for number, colour in colours.items():
         for prefix, style in (("", "-"), ("unseen_", "--")):
-            values = []
-            for look in range(looks):
-                here = arms(tables, look)
-                chosen = (here["num_clips"] == number) & ~here["walk"].astype(bool)
-                chosen &= (
-                    (here["temperature"] == 1) & (here["omega"] == 0.5) & (here["learnt"] == 0)
-                )
-                values.append(here[f"{prefix}margin"][chosen][0])
-            axes.plot(steps, values, style, color=colour, lw=1)
-            if not prefix:
-                axes.annotate(
-                    f"N = {number}",
-                    (steps[-1], values[-1]),
-                    xytext=(4, 0),
-                    textcoords="offset points",
-                    va="center",
-                    color=colour,
-                )
-    axes.set(xlabel="step", ylabel="κ = 1 − Δ − γ of the labels", xlim=(0, 1.15 * steps[-1]))
+            means = [pick(here, f"{prefix}margin", num_clips=number).mean() for here in seen]
+            axes.plot(steps, means, style, color=colour, lw=1)
+            name = f"N = {number}" + (", unseen" if prefix else "")
+            axes.annotate(
+                name,
+                (steps[-1], means[-1]),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+                fontsize=6,
+            )
+    axes.set(xlabel="step", ylabel="κ = 1 − Δ − γ of the labels", xlim=(0, 1.25 * steps[-1]))
     axes.set_title("c   Labels of training videos (solid), of unseen ones (dashed)", loc="left")
 
 
-def _plot_prediction(axes: Axes, tables: results.Tables, colours: dict[int, str]) -> None:
+def _plot_prediction(axes: Axes, tables: Any, colours: dict[int, str]) -> None:
     """Draw accuracy against κ of the labels, and list Spearman's ρ of all indicators."""
-    here = arms(tables, -1)
+    here = arms(tables)
     for number, colour in colours.items():
-        for walk, marker in ((0, "s"), (1, "o")):
-            chosen = (here["num_clips"] == number) & (here["walk"] == walk)
-            axes.plot(
-                here["unseen_margin"][chosen],
-                here["accuracy"][chosen],
-                marker,
-                ms=3.5,
-                color=colour,
-                mfc="white" if walk == 0 else colour,
+        for walk, face in ((0, "white"), (1, colour)):
+            chosen = (here["num_clips"][:, 0] == number) & (here["walk"][:, 0] == walk)
+            x, y = (here[name][chosen].mean(axis=1) for name in ("unseen_margin", "accuracy"))
+            spread = here["accuracy"][chosen].std(axis=1)
+            axes.errorbar(
+                x, y, spread, fmt="o", ms=3.5, color=colour, mfc=face, elinewidth=0.4, mew=0.8
             )
     ends = predictions(tables, -1)
-    lines = [f"{'ρ of':<8}{'training':>9}{'unseen':>9}"]
-    for name, letter in INDICATORS.items():
-        both = (ends[where][name]["spearman"] for where in ends)
-        lines.append(
-            f"{letter:<8}" + "".join(f"{'–' if x is None else f'{x:.2f}':>9}" for x in both)
-        )
+    lines = [f"{'ρ of':<5}{'training':>9}{'unseen':>8}"]
+    for letter in INDICATORS.values():
+        first, second = (ends[where][letter]["spearman"] for where in ends)
+        lines.append(f"{letter:<5}{_shown(first):>9}{_shown(second):>8}")
     axes.text(
-        0.98,
-        0.03,
+        0.99,
+        0.02,
         "\n".join(lines),
         transform=axes.transAxes,
         ha="right",
         va="bottom",
         family="monospace",
-        fontsize=5.5,
+        fontsize=6,
     )
     axes.set(xlabel="κ of the labels of unseen videos", ylabel="test accuracy")
-    axes.set_title("d   Every arm: walk (filled), one step (open)", loc="left")
+    axes.set_title("d   Every arm: one step (open), walk (filled)", loc="left")
+
+
+def _shown(number: float | None) -> str:
+    return "–" if number is None else f"{number:.2f}"
 
 
 def report(summary: dict[str, Any]) -> str:
     """Return the summary as a person reads it."""
-    lines = [f"{name.replace('_', ' '):<24} {value}" for name, value in summary["accuracy"].items()]
+    lines = [f"{name:<42} {value}" for name, value in summary["accuracy"].items()]
     return "\n".join(
         ["", results.timing_line(summary), "", results.claim_lines(summary), "", *lines, ""]
     )
