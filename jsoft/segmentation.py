@@ -332,7 +332,6 @@ def boundary_mask(labels: ArrayLike, *, kernel_size: int = 3, where: Any = None)
     _door.check_whole(1, kernel_size=kernel_size)
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size: expected an odd number, got {kernel_size}")
-    mask = _mask(where, labels.shape)
     window = (1,) * (labels.ndim - 2) + (kernel_size, kernel_size)
 
     def over_neighbours(values: jax.Array, start: Any, reduce: Any) -> jax.Array:
@@ -341,7 +340,10 @@ def boundary_mask(labels: ArrayLike, *, kernel_size: int = 3, where: Any = None)
     dtype, limits = labels.dtype.type, np.iinfo(labels.dtype)
     largest = over_neighbours(labels, dtype(limits.min), lax.max)
     smallest = over_neighbours(labels, dtype(limits.max), lax.min)
-    return (largest != smallest) & over_neighbours(mask, np.bool_(True), lax.bitwise_and)
+    mixed = largest != smallest
+    if where is None:
+        return mixed
+    return mixed & over_neighbours(_mask(where, labels.shape), np.bool_(True), lax.bitwise_and)
 
 
 def boundary_label_smoothing(
@@ -447,10 +449,10 @@ def segmentation_distillation_loss(
     divergence = losses.kl_divergence(student / temperature, soft)
     per_pixel += teacher_weight * temperature**2 * divergence
     cross_entropy = per_pixel.sum(where=mask) / jnp.maximum(mask.sum(), 1)
-    of_labels = jdt_loss(student, hard, where=mask, **jdt)
-    of_teacher = jdt_loss(student, soft, where=mask, **{**jdt, "active": teacher_active})
-    jaccard = label_weight * of_labels + teacher_weight * of_teacher
-    return ce_weight * cross_entropy + jdt_weight * jaccard
+    told_by_teacher: dict[str, Any] = {**jdt, "active": teacher_active}
+    jaccard = label_weight * jdt_loss(student, hard, where=mask, **jdt)
+    jaccard += teacher_weight * jdt_loss(student, soft, where=mask, **told_by_teacher)
+    return jnp.asarray(ce_weight * cross_entropy + jdt_weight * jaccard)
 
 
 def segmentation_counts(

@@ -56,9 +56,9 @@ def target_of(case):
 JDT = {**read("hard"), **read("soft"), **read("edge")}
 SCALARS = ("alpha", "beta", "smooth", "threshold")
 # Few programs: what may be traced is.
-JITTED = jax.jit(
-    jax.value_and_grad(seg.jdt_loss), static_argnames=("gamma", "norm", "log_loss", "active")
-)
+STATIC = ("gamma", "norm", "log_loss", "active")
+JITTED = jax.jit(jax.value_and_grad(seg.jdt_loss), static_argnames=STATIC)
+jdt_loss = jax.jit(seg.jdt_loss, static_argnames=STATIC)
 
 
 @pytest.mark.parametrize("name", JDT)
@@ -248,7 +248,7 @@ def test_table_of_regions_gives_the_loss():
     confusion = seg.soft_confusion(probs, SOFT.reshape(3, 20, 6), where=WHERE.reshape(3, 20))
     assert confusion[0].shape == (3, 6)
     table = 1 - seg.tversky_index(*confusion, smooth=1.0)
-    loss = seg.jdt_loss(LOGITS, SOFT, where=WHERE, weights=(0, 1, 0), smooth=1.0, active="all")
+    loss = jdt_loss(LOGITS, SOFT, where=WHERE, weights=(0, 1, 0), smooth=1.0, active="all")
     assert_allclose(table.mean(), loss, rtol=1e-6)
 
 
@@ -337,7 +337,7 @@ def test_jdt_loss_without_smoothing_is_the_metric_loss_of_each_class():
     probs = jax.nn.softmax(LOGITS)
     for loss, weight in ((seg.jaccard_metric_loss, 1.0), (seg.dice_semimetric_loss, 0.5)):
         by_class = loss(probs, SOFT, axis=(0, 1, 2))
-        whole = seg.jdt_loss(LOGITS, SOFT, smooth=0, alpha=weight, beta=weight, active="all")
+        whole = jdt_loss(LOGITS, SOFT, smooth=0, alpha=weight, beta=weight, active="all")
         assert_allclose(whole, by_class.mean(), rtol=1e-6)
 
 
@@ -348,28 +348,26 @@ def test_hard_labels_are_one_hot_soft_labels():
     soft = targets.one_hot(HARD, 6)
     for active in ("present", "all"):
         options = {"weights": (0.5, 0.3, 0.2), "active": active, "where": WHERE}
-        hard = seg.jdt_loss(LOGITS, HARD, **options)
-        assert_allclose(hard, seg.jdt_loss(LOGITS, soft, **options), rtol=1e-6)
+        hard = jdt_loss(LOGITS, HARD, **options)
+        assert_allclose(hard, jdt_loss(LOGITS, soft, **options), rtol=1e-6)
 
 
 def test_orders_of_pixels_and_of_classes_do_not_matter():
     weights = np.arange(1.0, 7.0, dtype=np.float32)
     options = {"weights": (1, 1, 1), "threshold": 0.5}
-    loss = seg.jdt_loss(LOGITS, SOFT, class_weights=weights, **options)
+    loss = jdt_loss(LOGITS, SOFT, class_weights=weights, **options)
     rows = RNG.permutation(4)
-    turned = seg.jdt_loss(LOGITS[:, rows], SOFT[:, rows], class_weights=weights, **options)
+    turned = jdt_loss(LOGITS[:, rows], SOFT[:, rows], class_weights=weights, **options)
     assert_allclose(turned, loss, rtol=1e-6)
     order = RNG.permutation(6)
-    named = seg.jdt_loss(
-        LOGITS[..., order], SOFT[..., order], class_weights=weights[order], **options
-    )
+    named = jdt_loss(LOGITS[..., order], SOFT[..., order], class_weights=weights[order], **options)
     assert_allclose(named, loss, rtol=1e-6)
 
 
 def test_one_image_has_one_loss_for_all_kinds():
     for active in ("present", "all"):
         found = [
-            seg.jdt_loss(LOGITS[:1], HARD[:1], weights=np.eye(3)[i].tolist(), active=active)
+            jdt_loss(LOGITS[:1], HARD[:1], weights=np.eye(3)[i].tolist(), active=active)
             for i in range(3)
         ]
         assert_allclose(found, found[0], rtol=1e-6)
@@ -386,19 +384,19 @@ def test_false_positives_at_no_price_do_not_count():
 def test_a_perfect_prediction_costs_nothing_and_any_other_at_most_one():
     certain = 60 * np.eye(6, dtype=np.float32)[HARD]
     for options in ({}, {"smooth": 0}, {"norm": 2}, {"log_loss": True}, {"gamma": 1.5}):
-        assert abs(seg.jdt_loss(certain, HARD, weights=(1, 1, 1), **options)) < 1e-6
+        assert abs(jdt_loss(certain, HARD, weights=(1, 1, 1), **options)) < 1e-6
     for seed in range(20):
         logits = 5 * np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
-        assert 0 <= seg.jdt_loss(logits, SOFT, smooth=0, active="all") <= 1
+        assert 0 <= jdt_loss(logits, SOFT, smooth=0, active="all") <= 1
 
 
 def test_gamma_and_class_weights_scale_the_elements():
     only = [1, 0, 0]
-    single = seg.jdt_loss(LOGITS[..., :2], HARD % 2, weights=only, class_weights=[1.0, 0.0])
-    other = seg.jdt_loss(LOGITS[..., :2], HARD % 2, weights=only, class_weights=[0.0, 1.0])
-    both = seg.jdt_loss(LOGITS[..., :2], HARD % 2, weights=only)
+    single = jdt_loss(LOGITS[..., :2], HARD % 2, weights=only, class_weights=[1.0, 0.0])
+    other = jdt_loss(LOGITS[..., :2], HARD % 2, weights=only, class_weights=[0.0, 1.0])
+    both = jdt_loss(LOGITS[..., :2], HARD % 2, weights=only)
     assert_allclose(single + other, both, rtol=1e-6)  # the mean still divides by two
-    squared = seg.jdt_loss(LOGITS[..., :2], HARD % 2, class_weights=[1.0, 0.0], gamma=2.0)
+    squared = jdt_loss(LOGITS[..., :2], HARD % 2, class_weights=[1.0, 0.0], gamma=2.0)
     assert_allclose(squared, (2 * single) ** 2 / 2, rtol=1e-6)
 
 
@@ -407,8 +405,8 @@ def test_smoothed_labels_wake_absent_classes_unless_the_threshold_is_above():
     logits = jnp.asarray(LOGITS.repeat(2, axis=-1)[..., :11])
     for epsilon, wakes in ((0.1, False), (0.2, True)):  # ε/C is 0.009 and 0.018
         soft = seg.boundary_label_smoothing(labels, 11, epsilon=epsilon)
-        present = seg.jdt_loss(logits, soft, smooth=1.0)
-        everything = seg.jdt_loss(logits, soft, smooth=1.0, active="all")
+        present = jdt_loss(logits, soft, smooth=1.0)
+        everything = jdt_loss(logits, soft, smooth=1.0, active="all")
         assert bool(abs(present - everything) < 1e-6) is wakes
 
 
@@ -425,7 +423,7 @@ def test_eager_jit_and_vmap_agree_with_traced_options(labels):
 
     stack = jnp.stack([LOGITS, -LOGITS, LOGITS[::-1]])
     eager = [loss(logits, labels, WHERE, swept, weights) for logits in stack]
-    mapped = jax.vmap(jax.jit(loss), in_axes=(0, None, None, None, None))
+    mapped = jax.jit(jax.vmap(loss, in_axes=(0, None, None, None, None)))
     traced = jax.tree.map(jnp.float32, swept)
     assert_allclose(mapped(stack, labels, WHERE, traced, weights), eager, rtol=1e-6)
 
@@ -463,7 +461,7 @@ def test_distillation_is_the_sum_of_its_parts_and_its_options_may_be_traced():
     divergence = losses.kl_divergence(LOGITS / temperature, soft) * temperature**2
     ce = (0.7 * entropy + 0.3 * divergence).mean(where=WHERE)
     options = {"where": WHERE, "smooth": 1.0, "weights": (0.0, 1.0, 0.0)}
-    jdt = 0.7 * seg.jdt_loss(LOGITS, HARD, **options) + 0.3 * seg.jdt_loss(LOGITS, soft, **options)
+    jdt = 0.7 * jdt_loss(LOGITS, HARD, **options) + 0.3 * jdt_loss(LOGITS, soft, **options)
 
     @jax.jit
     def loss(scalars):
@@ -476,13 +474,15 @@ def test_distillation_is_the_sum_of_its_parts_and_its_options_may_be_traced():
 
 # Extremes.
 
+distil = jax.jit(seg.segmentation_distillation_loss)
+
 
 @pytest.mark.parametrize("active", ["present", "all"])
 @pytest.mark.parametrize("labels", [HARD, SOFT], ids=["hard", "soft"])
 def test_nothing_left_costs_nothing(labels, active):
     nothing = np.zeros(SHAPE[:-1], bool)
     for smooth in (0.0, 1.0):
-        value, gradient = jax.value_and_grad(seg.jdt_loss)(
+        value, gradient = JITTED(
             jnp.full(SHAPE, jnp.nan),
             labels,
             where=nothing,
@@ -492,8 +492,7 @@ def test_nothing_left_costs_nothing(labels, active):
         )
         assert value == 0
         assert_array_equal(gradient, 0)
-    whole = seg.segmentation_distillation_loss(LOGITS, LOGITS, labels, where=nothing)
-    assert whole == 0
+    assert distil(LOGITS, LOGITS, labels, where=nothing) == 0
 
 
 def test_what_is_left_out_does_not_matter():
@@ -502,26 +501,24 @@ def test_what_is_left_out_does_not_matter():
     marked[~WHERE] = 255
     soft[~WHERE] = 7.0
     for labels, bad in ((HARD, marked), (SOFT, soft)):
-        clean = jax.value_and_grad(seg.jdt_loss)(jnp.asarray(LOGITS), labels, where=WHERE)
-        dirty = jax.value_and_grad(seg.jdt_loss)(jnp.asarray(spoiled), bad, where=WHERE)
+        clean = JITTED(jnp.asarray(LOGITS), labels, where=WHERE)
+        dirty = JITTED(jnp.asarray(spoiled), bad, where=WHERE)
         assert_allclose(clean[0], dirty[0], rtol=1e-6)
         assert_allclose(clean[1], dirty[1], atol=1e-7)
-    distil = functools.partial(seg.segmentation_distillation_loss, where=WHERE)
-    clean = distil(LOGITS, -LOGITS, HARD)
-    assert_allclose(distil(spoiled, -spoiled, marked), clean, rtol=1e-6)
+    clean = distil(LOGITS, -LOGITS, HARD, where=WHERE)
+    assert_allclose(distil(spoiled, -spoiled, marked, where=WHERE), clean, rtol=1e-6)
 
 
 def test_infinities_of_absent_classes_stay_there():
     # Class 5 has no label; without smoothing its overlap is 0 and −log t infinite.
-    loss = functools.partial(seg.jdt_loss, labels=HARD, log_loss=True, smooth=0)
-    value, gradient = jax.value_and_grad(loss)(jnp.asarray(LOGITS))
+    value, gradient = JITTED(LOGITS, HARD, log_loss=True, smooth=0)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
-    assert seg.jdt_loss(LOGITS, HARD, log_loss=True, smooth=0, active="all") == np.inf
+    assert jdt_loss(LOGITS, HARD, log_loss=True, smooth=0, active="all") == np.inf
     # An empty class of "all" that nobody predicts either is no loss.
     ruled_out = jnp.asarray(LOGITS).at[..., 5].set(-jnp.inf)
-    value, gradient = jax.value_and_grad(seg.jdt_loss)(ruled_out, HARD, smooth=0, active="all")
-    five = seg.jdt_loss(LOGITS[..., :5], HARD, smooth=0, active="all")
+    value, gradient = JITTED(ruled_out, HARD, smooth=0, active="all")
+    five = jdt_loss(LOGITS[..., :5], HARD, smooth=0, active="all")
     assert_allclose(value, five * 5 / 6, rtol=1e-6)
     assert np.isfinite(gradient).all()
 
@@ -529,9 +526,7 @@ def test_infinities_of_absent_classes_stay_there():
 @pytest.mark.parametrize("options", [{}, {"norm": 2}, {"gamma": 1.5}, {"log_loss": True}], ids=str)
 def test_huge_logits_stay_finite(options):
     for labels in (HARD, SOFT):
-        value, gradient = jax.value_and_grad(seg.jdt_loss)(
-            1e4 * jnp.asarray(LOGITS), labels, **options
-        )
+        value, gradient = JITTED(1e4 * jnp.asarray(LOGITS), labels, **options)
         assert np.isfinite(value)
         assert np.isfinite(gradient).all()
 
@@ -539,12 +534,12 @@ def test_huge_logits_stay_finite(options):
 def test_half_precision_logits_are_summed_in_full():
     logits = jnp.zeros((1, 64, 64, 2), jnp.bfloat16)  # a bfloat16 counts to 256
     labels = np.zeros((1, 64, 64), int)
-    loss = seg.jdt_loss(logits, labels, smooth=0)
+    loss = jdt_loss(logits, labels, smooth=0)
     assert loss.dtype == jnp.float32
     assert_allclose(loss, 0.5, rtol=1e-6)
     assert_allclose(
-        seg.jdt_loss(jnp.asarray(LOGITS, jnp.bfloat16), jnp.asarray(SOFT, jnp.bfloat16)),
-        seg.jdt_loss(LOGITS, SOFT),
+        jdt_loss(jnp.asarray(LOGITS, jnp.bfloat16), jnp.asarray(SOFT, jnp.bfloat16)),
+        jdt_loss(LOGITS, SOFT),
         rtol=0.02,
     )
 
@@ -600,6 +595,9 @@ def test_smoothing_leaves_out_what_does_not_count_and_traces_epsilon():
 
 # Measures.
 
+mean_iou = jax.jit(seg.mean_iou, static_argnames=("kind", "quantile"))
+calibration_error = jax.jit(seg.segmentation_ece, static_argnames="num_bins")
+
 
 def test_counts_are_those_of_the_confusion_matrix():
     predicted = RNG.integers(0, 6, HARD.shape)
@@ -615,13 +613,13 @@ def test_mean_iou_passes_over_what_has_no_label():
     fn[:, 2] = 0
     fp[:, 2] = 4  # predicted, never true
     fn[0, 1] = 0  # absent from the first image
-    assert_allclose(seg.mean_iou(tp, fp, fn), (4 / 6 + 2 / 3) / 2, rtol=1e-6)
+    assert_allclose(mean_iou(tp, fp, fn), (4 / 6 + 2 / 3) / 2, rtol=1e-6)
     images = [3 / 4, (1 / 2 + 2 / 3) / 2]
-    assert_allclose(seg.mean_iou(tp, fp, fn, kind="I"), np.mean(images), rtol=1e-6)
-    assert_allclose(seg.mean_iou(tp, fp, fn, kind="I", quantile=1), min(images), rtol=1e-6)
+    assert_allclose(mean_iou(tp, fp, fn, kind="I"), np.mean(images), rtol=1e-6)
+    assert_allclose(mean_iou(tp, fp, fn, kind="I", quantile=1), min(images), rtol=1e-6)
     classes = [(3 / 4 + 1 / 2) / 2, 2 / 3]
-    assert_allclose(seg.mean_iou(tp, fp, fn, kind="C"), np.mean(classes), rtol=1e-6)
-    worst = seg.mean_iou(tp, fp, fn, kind="C", quantile=50)
+    assert_allclose(mean_iou(tp, fp, fn, kind="C"), np.mean(classes), rtol=1e-6)
+    worst = mean_iou(tp, fp, fn, kind="C", quantile=50)
     assert_allclose(worst, (1 / 2 + 2 / 3) / 2, rtol=1e-6)
 
 
@@ -643,15 +641,15 @@ def test_calibration_error_follows_the_definition():
             abs(right[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean()
             for b in set(bins)
         ]
-        found = seg.segmentation_ece(SOFT, HARD, num_bins=num_bins, where=WHERE)
+        found = calibration_error(SOFT, HARD, num_bins=num_bins, where=WHERE)
         assert_allclose(found, sum(gaps), rtol=1e-5)
     certain = np.eye(6, dtype=np.float32)[HARD]
-    assert seg.segmentation_ece(certain, HARD) == 0  # probability 1 is in the last bin
+    assert calibration_error(certain, HARD) == 0  # probability 1 is in the last bin
     spoiled = np.where(WHERE[..., None], SOFT, np.nan)
-    mapped = jax.vmap(jax.jit(lambda p, y, w: seg.segmentation_ece(p, y, where=w)))
+    mapped = jax.vmap(lambda p, y, w: calibration_error(p, y, where=w))
     assert_allclose(
         mapped(spoiled, HARD, WHERE),
-        [seg.segmentation_ece(p, y, where=w) for p, y, w in zip(SOFT, HARD, WHERE, strict=True)],
+        [calibration_error(p, y, where=w) for p, y, w in zip(SOFT, HARD, WHERE, strict=True)],
         rtol=1e-5,
     )
 
