@@ -9,7 +9,7 @@ set of them is ever stored.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def load() -> Material:
     """
     from sklearn.datasets import load_digits, load_sample_images
 
-    digits = load_digits()
+    digits: Any = load_digits()
     photographs = np.stack([image.mean(axis=-1) for image in load_sample_images().images]) / 255
     shape = (len(digits.images), _DIGIT, _DIGIT)
     inks = jax.image.resize(jnp.asarray(digits.images, jnp.float32) / 16, shape, "bilinear")
