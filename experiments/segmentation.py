@@ -695,8 +695,8 @@ def _by_class(measures: dict[str, np.ndarray]) -> np.ndarray:
 
 def plot(tables: results.Tables) -> Figure:
     """Return the figure: scenes, arms, and the labels' indicators beside what they do."""
-    figure = plt.figure(figsize=(7.2, 7.6), layout="constrained")
-    parts: Any = figure.subfigures(3, 1, height_ratios=[1.15, 0.95, 1])
+    figure = plt.figure(figsize=(7.2, 8.0), layout="constrained")
+    parts: Any = figure.subfigures(3, 1, height_ratios=[1.4, 0.9, 1])
     _plot_scenes(parts[0], tables)
     left, right = parts[1].subplots(1, 2, sharey=True, width_ratios=[1.3, 1])
     _plot_arms(left, right, tables)
@@ -785,7 +785,7 @@ def _plot_indicators(axes: Axes, tables: results.Tables) -> None:
     for label, values, colour, style in lines:
         axes.plot(levels, values, style, color=colour, lw=1.1, marker="o", ms=2, label=label)
     axes.set(xlabel="smoothing ε", ylim=(-0.04, 1.04))
-    axes.legend(fontsize=5.5, loc=(0.02, 0.2), handlelength=2)
+    axes.legend(fontsize=5.5, loc=(0.02, 0.2), handlelength=3)
     axes.set_title("d   Smoothing moves μ, not Δ or γ", loc="left")
 
 
@@ -796,8 +796,8 @@ def _plot_levels(axes: Axes, tables: results.Tables) -> None:
     smoothing = {0.0: "JML", 0.1: "JML, BLS"} | {e: f"ε = {e:g}" for e in config["epsilons"]}
     weighing = {0.0: "CE", 0.75: "JML"} | {w: f"w = {w:g}" for w in config["jdt_weights"]}
     for name, path, colour, shift in (
-        ("ε", smoothing, "C1", (3, -7)),
-        ("w", weighing, "C0", (3, 3)),
+        ("ε", smoothing, "C1", (4, -6)),
+        ("w", weighing, "C0", (-5, 4)),
     ):
         steps = sorted(path)
         x, y = (

@@ -62,7 +62,7 @@ def test_smoothed_labels_have_the_indicators_that_they_must(tables):
     smoothed = {name: values[:-1] for name, values in grid.items()}
     assert_array_equal(smoothed["unreliability_1"], 0)
     assert_array_equal(smoothed["ambiguity_1"], 0)
-    assert_allclose(smoothed["ambiguity_2"], 1 / 10, rtol=1e-5)
+    assert_allclose(smoothed["ambiguity_2"], 1 / 10, rtol=1e-4)  # sums of tenths of pixels
     at_boundaries = smoothed["mean_label_margin"][..., 1, :]
     expected = 1 - levels[:, None, None, None]
     assert_allclose(at_boundaries, np.broadcast_to(expected, at_boundaries.shape), rtol=1e-5)
@@ -209,12 +209,10 @@ def test_claims_of_kinds_are_told_by_their_own_means():
     assert segmentation._claim_of_kind(found, "I")["verdict"] == "not met"
 
 
-def test_another_configuration_is_refused_before_training(results):
-    done = command(
-        "segmentation", "--preset", "tiny", "--plot-only", "--steps", 7, folder=results[0]
-    )
-    assert done.returncode != 0
-    assert "steps: expected 6 as in" in done.stderr
+def test_redrawing_refuses_options_that_the_tables_were_not_made_with(results):
+    folder = results[0] / "results" / "segmentation" / "tiny"
+    with pytest.raises(ValueError, match="steps: expected 6 as in"):
+        files.read(folder, files.options(dataclasses.replace(TINY, steps=7)))
 
 
 @pytest.mark.parametrize(
