@@ -3,7 +3,7 @@
 Real material that comes with scikit-learn: its digits, 8 × 8 pixels doubled to 16 × 16, pasted
 without overlap on crops of its two photographs, in grey. A pixel belongs to the digit's class,
 1 … 10, where there is ink, and to the background, class 0, elsewhere; on scenes of 32 × 32 pixels
-with two digits, 84 % of all pixels do. Scenes are drawn from a key inside a mapped run, so that no
+with two digits, 82 % of all pixels do. Scenes are drawn from a key inside a mapped run, so that no
 set of them is ever stored.
 """
 

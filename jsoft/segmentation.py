@@ -609,7 +609,7 @@ def _checked(name: str, logits: ArrayLike, labels: ArrayLike, where: ArrayLike |
         labels = _shaped("labels", jnp.asarray(labels), logits.shape)
         first = jnp.arange(logits.shape[-1]) == 0
         soft = jnp.where(mask[..., None], labels, jnp.broadcast_to(first, labels.shape))
-        losses._check_probabilities("labels", soft)
+        _door.check_probabilities("labels", soft)
     else:
         soft = _one_hot("labels", labels, logits.shape[-1], mask)
     wide = jnp.promote_types(logits.dtype, jnp.float32)
