@@ -4,7 +4,7 @@ BIN = .venv/bin
 .PHONY: sweep reproduce systems figures test test-slow bench bench-accelerator clean
 EXPERIMENTS = phase_diagram bad_teachers partial_labels additive_noise self_training bounds \
               certificates measured_labels
-SYSTEMS = weighted_soft_labels meta_labels robust_fairness
+SYSTEMS = weighted_soft_labels meta_labels robust_fairness segmentation sibling_clips
 
 sweep: .venv/ready  ## The phase diagram on digits: results/phase_diagram/digits
 	$(BIN)/python -m experiments.phase_diagram --preset digits
@@ -38,7 +38,7 @@ test: .venv/ready  ## Format, lint, types, unit tests, doctests, every tiny pres
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
 
-BENCHMARKS = digits_sweep networks engine indicators_at_scale inner_loop
+BENCHMARKS = digits_sweep networks engine indicators_at_scale inner_loop audit rooms
 
 bench: .venv/ready  ## Beside PyTorch and themselves, on this machine; then docs/performance.md
 	$(BIN)/pip install --quiet torch==2.13.0

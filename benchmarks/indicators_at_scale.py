@@ -25,8 +25,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,14 +34,13 @@ import numpy as np
 import tyro
 
 import jsoft
-from benchmarks.results import spread, write
+from benchmarks.results import Side, spread, take_turns, write
 from experiments import use_all_cores
 from jsoft import sweep
 
 NUM_CLASSES, LARGEST_K = 1000, (5, 10)
 OURS = "jsoft.measure_blocks"
 BLOCK = 10_000  # rows made at a time
-Side = Callable[[], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,19 +155,6 @@ def read(path: Path) -> None:
     with path.open("rb", buffering=0) as file:
         while file.readinto(buffer):
             pass
-
-
-def take_turns(sides: dict[str, Side], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of every side in every round."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for side in sides.values():
-        side()
-    for _ in range(rounds):
-        for name, side in sides.items():
-            start = time.perf_counter()
-            side()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def peak_megabytes(path: Path, k: int) -> float | None:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+
+Side = Callable[[], Any]
+
+
+def take_turns(sides: dict[str, Side], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of every side in every round."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for side in sides.values():
+        side()
+    for _ in range(rounds):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 def standard_error(values: Sequence[float]) -> float:

@@ -5,7 +5,7 @@ those of large files, `certificates` says how sure that is, `theory` what it pro
 builds soft labels and candidate sets, `losses` compares students with them, `networks` and
 `training` make one student a pure function, `sweep` maps it over thousands of points, `datasets`
 brings images and labels. Each other system on soft labels has a module of its own, whose names stay
-there: `distillation`, `meta_labels`, `fairness` and `attacks`.
+there: `distillation`, `meta_labels`, `fairness` and `attacks`, `segmentation`, `propagation`.
 """
 
 from jsoft import (
@@ -21,6 +21,8 @@ from jsoft import (
     meta_labels,
     networks,
     noise,
+    propagation,
+    segmentation,
     streaming,
     sweep,
     targets,
@@ -163,10 +165,12 @@ __all__ = [
     "one_hot",
     "pessimistic_sets",
     "plurality_accuracy",
+    "propagation",
     "pseudo_labels",
     "randomised_response",
     "randomised_response_indicators",
     "sample_complexity",
+    "segmentation",
     "self_training_threshold",
     "smallest_sample",
     "smooth",
