@@ -111,7 +111,7 @@ def wsl_loss_terms(
     _door.check_scalar(label_smoothing=label_smoothing)
     _door.check_levels(label_smoothing=label_smoothing)
     (student, teacher, truth), dtype = _checked(student_logits, teacher_logits, labels)
-    hard = losses.soft_cross_entropy(student, targets.smooth(truth, alpha=label_smoothing))
+    hard = _cross_entropy(_tempered(student, 1), targets.smooth(truth, alpha=label_smoothing))
     weights = _weights(student, teacher, truth, eps)
     terms = hard, weights * _soft_term(student, teacher, temperature), weights
     return WeightedTerms(*(term.astype(dtype) for term in terms))
@@ -197,7 +197,7 @@ def distillation_loss(
     """
     _check_coefficients(alpha=alpha, hard_weight=hard_weight)
     (student, teacher, truth), dtype = _checked(student_logits, teacher_logits, labels)
-    hard = losses.soft_cross_entropy(student, truth)
+    hard = _cross_entropy(_tempered(student, 1), truth)
     soft = _soft_term(student, teacher, temperature)
     return (hard * hard_weight + soft * alpha).astype(dtype)
 
@@ -313,18 +313,30 @@ def _weights(
     student_logits: jax.Array, teacher_logits: jax.Array, truth: jax.Array, eps: ArrayLike
 ) -> jax.Array:
     _check_coefficients(eps=eps)
-    student = losses.soft_cross_entropy(student_logits, truth)
-    teacher = losses.soft_cross_entropy(teacher_logits, truth)
+    student = _cross_entropy(_tempered(student_logits, 1), truth)
+    teacher = _cross_entropy(_tempered(teacher_logits, 1), truth)
     # 0/0 and ∞/∞ count as 0; expm1 keeps the digits of small ratios.
     listened_to = (student > 0) & jnp.isfinite(teacher)
     ratio = jnp.where(listened_to, student / (teacher + eps), 0)
     return lax.stop_gradient(-jnp.expm1(-ratio))
 
 
+def _cross_entropy(logits: jax.Array, probabilities: jax.Array) -> jax.Array:
+    """Return `losses.soft_cross_entropy` by way of log Σ exp, of logits whose largest is 0.
+
+    The same exponentials serve value and gradient, where log-probabilities take new ones: half the
+    time on a CPU.
+    """
+    log_sum = jnp.log(jnp.exp(logits).sum(axis=-1))
+    # Both branches have to be finite where a class is ruled out.
+    told = probabilities * jnp.where(probabilities > 0, logits, 0)
+    return log_sum * probabilities.sum(axis=-1) - told.sum(axis=-1)
+
+
 def _soft_term(student: jax.Array, teacher: jax.Array, temperature: ArrayLike) -> jax.Array:
     """Return T² H."""
     taught = jax.nn.softmax(_tempered(teacher, temperature))
-    soft = losses.soft_cross_entropy(_tempered(student, temperature), taught)
+    soft = _cross_entropy(_tempered(student, temperature), taught)
     return jnp.square(temperature) * soft
 
 
