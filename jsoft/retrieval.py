@@ -88,6 +88,7 @@ def bedroc(
     scores, active, kept = _checked(scores, labels, where)
     _door.check_scalar(alpha=alpha)
     _door.check_positive(alpha=alpha)
+    alpha = jnp.asarray(alpha, scores.dtype)
     num_rows = kept.sum().astype(scores.dtype)
     share = active.sum() / num_rows
     weights = jnp.exp(-alpha * (_ranks(scores, kept) - 1) / num_rows)

@@ -79,6 +79,7 @@ def smoothed_transport_plan(
     _door.check_scalar(gamma=gamma)
     _door.check_positive(gamma=gamma)
     _door.check_whole(0, num_iters=num_iters)
+    gamma = jnp.asarray(gamma, cost.dtype)
 
     def turn(_: jax.Array, potentials: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         rows, columns = potentials
