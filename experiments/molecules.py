@@ -281,6 +281,7 @@ def divide(
         told.append(ligands[:labelled])
         pool.append(np.setdiff1d(ligands, wanted))
         rows = np.concatenate([wanted, matched(found.heavy_atoms, wanted, others, decoys)])
+        rng.shuffle(rows)  # equal scores stand in the order of input: ligands must not come first
         ranked[target, : len(rows)] = rows
         kept[target, : len(rows)] = True
     return np.array(told), rng.permutation(np.concatenate(pool)), ranked, kept
