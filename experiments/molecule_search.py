@@ -616,26 +616,26 @@ def _plot_gammas(
     """Draw AUROC over γ, and what needs no γ as lines."""
     places = _ticks(axes, found["gamma"][:, 0, 0])
     _band(axes, places, found["g_auroc"][..., -1], COLOURS["g"], marker="o", ms=2.5, lw=1)
-    lines = [("f, labels alone", found["f_auroc"][0, :, -1], COLOURS["f"])]
-    for column, title in UNTRAINED.items():
-        if column != "size" and f"{column}_auroc" in plain.column_names:
-            lines.append((title, plain[f"{column}_auroc"].to_numpy(), COLOURS["other"]))
-    for title, heights, colour in lines:
+    lines = {"f": (found["f_auroc"][0, :, -1], COLOURS["f"])}
+    for column, title in (("raw", "raw\nfeatures"), ("fingerprint", "ECFP4")):
+        if f"{column}_auroc" in plain.column_names:
+            lines[title] = plain[f"{column}_auroc"].to_numpy(), COLOURS["other"]
+    for title, (heights, colour) in lines.items():
         axes.axhline(heights.mean(), color=colour, lw=0.8, ls="--")
         axes.annotate(
             title,
             (1, heights.mean()),
             xycoords=("axes fraction", "data"),
-            xytext=(-1, 1.5),
+            xytext=(2, 0),
             textcoords="offset points",
-            ha="right",
+            va="center",
             color=colour,
             fontsize=6,
         )
     axes.annotate(
         "g",
         (places[0], found["g_auroc"][0, :, -1].mean()),
-        xytext=(4, -2),
+        xytext=(5, -3),
         textcoords="offset points",
         color=COLOURS["g"],
     )
@@ -696,7 +696,9 @@ def _plot_prediction(axes: Axes, found: dict[str, np.ndarray]) -> None:
         axes.scatter(x, y, s=7, lw=0, color=colour, label=name)
     rho = predicted(last, "others_margin")["spearman"]
     axes.set(xlabel="κ, others", ylabel="AUROC(g)")
-    axes.legend(title="γ", fontsize=5.5, title_fontsize=6, handletextpad=0.1, borderpad=0)
+    axes.legend(
+        title="γ", ncols=2, fontsize=5.5, title_fontsize=6, handletextpad=0.1, columnspacing=0.6
+    )
     axes.set_title(f"e   Spearman's ρ = {'–' if rho is None else f'{rho:.2f}'}", loc="left")
 
 
