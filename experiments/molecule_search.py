@@ -610,6 +610,19 @@ def _band(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, **options:
     axes.plot(x, mean, color=colour, **options)
 
 
+def _beside(axes: Axes, title: str, x: float, y: float, colour: str, height: float = 0) -> None:
+    """Write what a line is right of its end, `height` points above."""
+    axes.annotate(
+        title,
+        (x, y),
+        xytext=(5, height),
+        textcoords="offset points",
+        va="center",
+        color=colour,
+        fontsize=6,
+    )
+
+
 def _plot_gammas(
     axes: Axes, found: dict[str, np.ndarray], plain: pa.Table, config: dict[str, Any]
 ) -> None:
@@ -617,21 +630,12 @@ def _plot_gammas(
     places = _ticks(axes, found["gamma"][:, 0, 0])
     _band(axes, places, found["g_auroc"][..., -1], COLOURS["g"], marker="o", ms=2.5, lw=1)
     lines = {"f": (found["f_auroc"][0, :, -1], COLOURS["f"])}
-    for column, title in (("raw", "raw\nfeatures"), ("fingerprint", "ECFP4")):
+    for column, title in (("raw", "raw"), ("fingerprint", "ECFP4")):
         if f"{column}_auroc" in plain.column_names:
             lines[title] = plain[f"{column}_auroc"].to_numpy(), COLOURS["other"]
     for title, (heights, colour) in lines.items():
         axes.axhline(heights.mean(), color=colour, lw=0.8, ls="--")
-        axes.annotate(
-            title,
-            (1, heights.mean()),
-            xycoords=("axes fraction", "data"),
-            xytext=(2, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            fontsize=6,
-        )
+        _beside(axes, title, places[-1], heights.mean(), colour)
     axes.annotate(
         "g",
         (places[0], found["g_auroc"][0, :, -1].mean()),
@@ -639,7 +643,7 @@ def _plot_gammas(
         textcoords="offset points",
         color=COLOURS["g"],
     )
-    axes.set_ylabel("AUROC at the end")
+    axes.set(ylabel="AUROC at the end", xlim=(-0.3, places[-1] * 1.2))
     axes.set_title(f"b   Search, {config['seeds']} seeds, ± 1 s.d.", loc="left")
 
 
@@ -655,15 +659,7 @@ def _plot_training(axes: Axes, found: dict[str, np.ndarray], config: dict[str, A
     ):
         values = found[f"{name}_auroc"][row].T  # [looks, seeds]
         _band(axes, steps, values, colour, lw=1)
-        axes.annotate(
-            title,
-            (steps[-1], values[-1].mean()),
-            xytext=(3, height),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            fontsize=6,
-        )
+        _beside(axes, title, steps[-1], values[-1].mean(), colour, height)
     axes.set(xlabel="step", ylabel="AUROC", xlim=(0, steps[-1] * 1.4))
     axes.set_xticks([0, steps[-1] / 2, steps[-1]])
     axes.set_title("c   Search along training", loc="left")
@@ -674,14 +670,15 @@ def _plot_indicators(axes: Axes, found: dict[str, np.ndarray]) -> None:
     places = _ticks(axes, found["gamma"][:, 0, 0])
     axes.axhline(0, color="black", lw=0.6)
     for name, colour, title in (
-        ("plan_margin", COLOURS["identity"], "κ, whole plan"),
+        ("plan_margin", COLOURS["identity"], "κ, whole\nplan"),
         ("others_margin", COLOURS["g"], "κ, others"),
         ("others_mean_label_margin", COLOURS["other"], "μ, others"),
     ):
-        _band(axes, places, found[name][..., -1], colour, lw=1, label=title)
+        last = found[name][..., -1]
+        _band(axes, places, last, colour, lw=1)
         axes.plot(places, found[name][..., 0].mean(axis=1), color=colour, lw=0.8, ls=":")
-    axes.set_ylabel("at the end; dotted: first look")
-    axes.legend(fontsize=6, loc="best", handlelength=1.2)
+        _beside(axes, title, places[-1], last[-1].mean(), colour)
+    axes.set(ylabel="at the end; dotted: first look", xlim=(-0.3, places[-1] * 1.35))
     axes.set_title("d   Plans against targets", loc="left")
 
 
