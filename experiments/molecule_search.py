@@ -598,7 +598,8 @@ def _plot_plans(figure: SubFigure, table: pa.Table, config: dict[str, Any]) -> N
 def _ticks(axes: Axes, gammas: np.ndarray) -> np.ndarray:
     """Return the places of the gammas, evenly spaced, and write them at the axis."""
     places = np.arange(len(gammas))
-    axes.set_xticks(places, ["id." if gamma == 0 else f"{gamma:g}" for gamma in gammas])
+    names = ["id." if gamma == 0 else f"{gamma:g}".removeprefix("0") for gamma in gammas]
+    axes.set_xticks(places, names, fontsize=6)
     axes.set_xlabel("γ of the transport (id.: identity)")
     return places
 
@@ -634,7 +635,7 @@ def _plot_gammas(
         if f"{column}_auroc" in plain.column_names:
             lines[title] = plain[f"{column}_auroc"].to_numpy(), COLOURS["other"]
     for title, (heights, colour) in lines.items():
-        axes.axhline(heights.mean(), color=colour, lw=0.8, ls="--")
+        axes.hlines(heights.mean(), -0.3, places[-1], color=colour, lw=0.8, ls="--")
         _beside(axes, title, places[-1], heights.mean(), colour)
     axes.annotate(
         "g",
