@@ -53,8 +53,8 @@ def smoothed_transport_plan(
     row i of P is the point of the simplex of mass a_i nearest to (β − C_i)/γ, and so by turns.
 
     A large γ flattens: where no entry is clipped and all masses are one, P is 1/n − C/γ, with C
-    centred in rows and columns. A small γ tends to a permutation, sparse, and needs more turns. On
-    32 unit embeddings the error is 4e-8 after 20 turns at γ = 5 and 4e-5 after 50 at γ = 1.
+    centred in rows and columns. A small γ tends to a permutation. On 32 unit embeddings the error
+    is 3e-11 after 20 turns at γ = 5 and 4e-5 after 50 at γ = 1.
 
     Args:
       cost: C, `[n, m]` finite floats.
@@ -76,8 +76,7 @@ def smoothed_transport_plan(
            [0.25, 0.75]], dtype=float32)
     """
     cost, row_mass, col_mass = _checked_problem(cost, row_mass, col_mass)
-    _door.check_scalar(gamma=gamma)
-    _door.check_positive(gamma=gamma)
+    _check_scale(gamma=gamma)
     _door.check_whole(0, num_iters=num_iters)
     gamma = jnp.asarray(gamma, cost.dtype)
 
@@ -128,8 +127,7 @@ def entropic_transport_plan(
      [0.1192 0.8808]]
     """
     cost, row_mass, col_mass = _checked_problem(cost, row_mass, col_mass)
-    _door.check_scalar(epsilon=epsilon)
-    _door.check_positive(epsilon=epsilon)
+    _check_scale(epsilon=epsilon)
     _door.check_whole(0, num_iters=num_iters)
     gain, log_row_mass, log_col_mass = -cost / epsilon, jnp.log(row_mass), jnp.log(col_mass)
 
@@ -176,9 +174,8 @@ def transport_soft_labels(
     Array([[0.75, 0.25],
            [0.25, 0.75]], dtype=float32)
     """
-    embeddings = _checked_embeddings(embeddings=embeddings)[0]
-    _door.check_scalar(soft_temperature=soft_temperature)
-    _door.check_positive(soft_temperature=soft_temperature)
+    (embeddings,) = _checked_embeddings(embeddings=embeddings)
+    _check_scale(soft_temperature=soft_temperature)
     units = _units(lax.stop_gradient(embeddings))
     cost = 1 - units @ units.T / soft_temperature
     mass = jnp.ones(len(units), units.dtype)
@@ -216,13 +213,10 @@ def info_nce(
     [0.3133 0.3133]
     """
     a, b = _checked_embeddings(a=a, b=b)
-    _door.check_scalar(temperature=temperature)
-    _door.check_positive(temperature=temperature)
+    _check_scale(temperature=temperature)
     similarities = _units(a) @ _units(b).T / temperature
     if mask is not None:
-        mask = jnp.asarray(mask)
-        _check_mask(mask, similarities.shape)
-        similarities = jnp.where(mask, -jnp.inf, similarities)
+        similarities = jnp.where(_checked_mask(mask, len(a)), -jnp.inf, similarities)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels
     same = jnp.arange(len(a))
     return (cross_entropy(similarities, same) + cross_entropy(similarities.T, same)) / 2
@@ -253,9 +247,8 @@ def soft_contrastive(
     >>> print(np.asarray(soft_contrastive(eye, eye, temperature=1.0)).round(4))  # log(1 + e⁻¹)
     [0.3133 0.3133]
     """
-    z = _checked_embeddings(z=z)[0]
-    _door.check_scalar(temperature=temperature)
-    _door.check_positive(temperature=temperature)
+    (z,) = _checked_embeddings(z=z)
+    _check_scale(temperature=temperature)
     units = _units(z)
     similarities = units @ units.T / temperature
     soft_labels = jnp.asarray(soft_labels)
@@ -286,9 +279,8 @@ def nearest_neighbor_spread(z: ArrayLike, *, eps: ArrayLike = 1e-6) -> jax.Array
     >>> print(np.asarray(nearest_neighbor_spread(jnp.eye(2))).round(4))  # −log(2 √2)
     [-1.0397 -1.0397]
     """
-    z = _checked_embeddings(z=z)[0]
-    _door.check_scalar(eps=eps)
-    _door.check_positive(eps=eps)
+    (z,) = _checked_embeddings(z=z)
+    _check_scale(eps=eps)
     units = _units(z)
     num_rows = len(units)
     if num_rows == 1:
@@ -321,17 +313,11 @@ def semi_supervised_contrastive(
     term alone; g, that of z, from the other two.
 
     Args:
-      a: `[B, D]` finite floats, f of one molecule of each labelled pair.
-      b: `[B, D]` finite floats, f of the other.
-      t: `[M, D]` finite floats, f of the unlabelled molecules.
-      z: `[M, E]` finite floats, g of the same unlabelled molecules.
+      a, b: `[B, D]` finite floats, f of the two molecules of every labelled pair.
+      t, z: `[M, D]` and `[M, E]` finite floats, f and g of the same unlabelled molecules.
       temperature: τ of the labelled and of the soft term.
-      soft_temperature: τ of the transport cost.
-      gamma: weight of the transport's regulariser.
-      soft_weight: w₁ ≥ 0.
-      spread_weight: w₂ ≥ 0.
-      regularizer: as for `transport_soft_labels`.
-      num_iters: turns of the solver.
+      soft_temperature, gamma, regularizer, num_iters: as for `transport_soft_labels`.
+      soft_weight, spread_weight: w₁ and w₂, 0 or more.
       mask: labelled pairs to drop, as for `info_nce`.
 
     Returns:
@@ -414,28 +400,32 @@ def _checked_problem(
     if cost.ndim != 2 or cost.size == 0:
         raise ValueError(f"cost: expected shape [n, m], got {list(cost.shape)}")
     _door.check_finite("cost", cost)
-    for name, mass, length in (
-        ("row_mass", row_mass, cost.shape[0]),
-        ("col_mass", col_mass, cost.shape[1]),
-    ):
+    masses = {"row_mass": row_mass, "col_mass": col_mass}
+    for (name, mass), length in zip(masses.items(), cost.shape, strict=True):
         _door.check_float(name, mass)
         if mass.shape != (length,):
             raise ValueError(f"{name}: expected shape {[length]}, got {list(mass.shape)}")
-        _door.check_positive(**{name: mass})
+    _door.check_positive(**masses)
     if _door.is_concrete(row_mass, col_mass):
-        sums = [float(np.asarray(mass, np.float64).sum()) for mass in (row_mass, col_mass)]
+        sums = [float(np.asarray(mass, np.float64).sum()) for mass in masses.values()]
         if not np.isclose(*sums, rtol=1e-4):
-            raise ValueError(
-                f"col_mass: expected the sum of row_mass, {sums[0]:g}, got {sums[1]:g}"
-            )
-    return cost, row_mass, col_mass
+            raise ValueError(f"col_mass: expected the sum {sums[0]:g} of row_mass, got {sums[1]:g}")
+    return cost, row_mass.astype(cost.dtype), col_mass.astype(cost.dtype)
 
 
-def _check_mask(mask: jax.Array, shape: tuple[int, ...]) -> None:
-    """Raise unless the mask is boolean, of this shape, and leaves the diagonal alone."""
+def _check_scale(**value: ArrayLike) -> None:
+    """Raise unless the value is one number above zero."""
+    _door.check_scalar(**value)
+    _door.check_positive(**value)
+
+
+def _checked_mask(mask: ArrayLike, num_pairs: int) -> jax.Array:
+    """Return the mask as an array, checked to be booleans that leave the diagonal alone."""
+    mask = jnp.asarray(mask)
     if mask.dtype != jnp.bool_:
         raise TypeError(f"mask: expected booleans, true for pairs to drop, got dtype {mask.dtype}")
-    if mask.shape != shape:
-        raise ValueError(f"mask: expected shape {list(shape)}, got {list(mask.shape)}")
+    if mask.shape != (num_pairs, num_pairs):
+        raise ValueError(f"mask: expected shape {[num_pairs] * 2}, got {list(mask.shape)}")
     if _door.is_concrete(mask) and np.asarray(mask).diagonal().any():
         raise ValueError("mask: expected the pairs (i, i) to be kept, got True on the diagonal")
+    return mask

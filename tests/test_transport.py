@@ -412,7 +412,7 @@ def test_total_weighs_its_terms_and_keeps_the_encoders_apart():
         ((COST, ROWS, ROWS), {}, ValueError, r"col_mass: expected shape \[6\], got \[4\]"),
         ((COST, ROWS * 0, COLUMNS), {}, ValueError, "row_mass: expected a number above zero"),
         ((COST, ROWS.astype(int), COLUMNS), {}, TypeError, "row_mass: expected floating-point"),
-        ((COST, ROWS, COLUMNS * 2), {}, ValueError, "col_mass: expected the sum of row_mass, 4"),
+        ((COST, ROWS, COLUMNS * 2), {}, ValueError, "col_mass: expected the sum 4 of row_mass"),
         ((COST, ROWS, COLUMNS), {"weight": 0.0}, ValueError, "expected a number above zero"),
         ((COST, ROWS, COLUMNS), {"weight": np.ones(2)}, ValueError, "expected one number"),
         ((COST, ROWS, COLUMNS), {"num_iters": -1}, ValueError, "num_iters: expected 0 or more"),
