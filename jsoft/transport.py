@@ -313,11 +313,17 @@ def semi_supervised_contrastive(
     term alone; g, that of z, from the other two.
 
     Args:
-      a, b: `[B, D]` finite floats, f of the two molecules of every labelled pair.
-      t, z: `[M, D]` and `[M, E]` finite floats, f and g of the same unlabelled molecules.
+      a: `[B, D]` finite floats, f of one molecule of each labelled pair.
+      b: `[B, D]` finite floats, f of the other.
+      t: `[M, D]` finite floats, f of the unlabelled molecules.
+      z: `[M, E]` finite floats, g of the same molecules.
       temperature: τ of the labelled and of the soft term.
-      soft_temperature, gamma, regularizer, num_iters: as for `transport_soft_labels`.
-      soft_weight, spread_weight: w₁ and w₂, 0 or more.
+      soft_temperature: as for `transport_soft_labels`, as are the next three.
+      gamma: weight of the transport's regulariser.
+      regularizer: what smooths the plan.
+      num_iters: turns of the solver.
+      soft_weight: w₁, 0 or more.
+      spread_weight: w₂, 0 or more.
       mask: labelled pairs to drop, as for `info_nce`.
 
     Returns:
