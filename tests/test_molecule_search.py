@@ -206,17 +206,20 @@ def test_identity_stands_for_gamma_zero():
 
 def test_what_picking_gamma_by_an_indicator_costs():
     last = {
+        "gamma": np.array([[0.5, 0.5], [1.0, 1.0]]),
         "g_auroc": np.array([[0.9, 0.8], [0.7, 0.9]]),
         "good": np.array([[2.0, 1.0], [0.0, 2.5]]),
         "bad": np.array([[0.0, 1.0], [1.0, 0.0]]),
         "flat": np.zeros((2, 2)),
     }
-    assert molecule_search.predicted(last, "good")["auroc_lost"] == 0
-    assert molecule_search.predicted(last, "bad") == {
-        "spearman": molecule_search.predicted(last, "bad")["spearman"],
-        "auroc_lost": 0.15,
-    }
-    assert molecule_search.predicted(last, "flat")["spearman"] is None
+    good, bad, flat = (molecule_search.predicted(last, name) for name in ("good", "bad", "flat"))
+    assert good["auroc_lost"] == 0
+    assert good["spearman_within_seeds"] == 1
+    assert good["gamma_picked"] == 0.5  # 1.5 against 1.25
+    assert bad["auroc_lost"] == 0.15  # 0.2 and 0.1
+    assert bad["spearman_within_seeds"] == -1
+    assert flat["spearman"] is None
+    assert flat["spearman_within_seeds"] is None
 
 
 def atom(symbol, aromatic=False, number=6):
