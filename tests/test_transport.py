@@ -253,7 +253,7 @@ def test_loss_and_gradients_of_the_released_code():
     batch = [LOSS[name] for name in ("pos1", "pos2", "teacher", "unsup")]
     found, terms, (a, b, t, z) = total_and_gradients(batch, {})
     assert_allclose(found, LOSS["loss"], rtol=1e-3)
-    assert_allclose(terms["labelled"], LOSS["sup_clip_loss"], rtol=1e-4)
+    assert_allclose(terms["labelled"], LOSS["sup_clip_loss"], atol=1e-6)  # 0.002 of logits of 20
     assert_allclose(terms["soft"], LOSS["soft_loss"], rtol=1e-3)
     assert_allclose(terms["spread"], LOSS["reg_loss"], rtol=1e-5)
     for name, slope in (("pos1", a), ("pos2", b), ("unsup", z)):
@@ -361,16 +361,18 @@ def test_any_length_of_embeddings_has_a_finite_loss_and_gradient(loss):
 
 @each_loss
 def test_bfloat16_embeddings_are_compared_in_float32(loss):
-    found = loss(jnp.asarray(Z, jnp.bfloat16))
+    found = jax.jit(loss)(jnp.asarray(Z, jnp.bfloat16))
     assert found.dtype == jnp.float32
-    assert_allclose(found, loss(jnp.asarray(Z)), rtol=0.1, atol=0.05)
+    assert_allclose(found, jax.jit(loss)(Z), rtol=0.1, atol=0.05)
 
 
 def test_batches_of_one():
-    one = Z[:1]
-    assert_array_equal(transport.info_nce(one, A[:1]), [0.0])
-    assert_array_equal(transport.soft_contrastive(one, np.ones((1, 1), np.float32)), [0.0])
-    assert_array_equal(transport.nearest_neighbor_spread(one), [0.0])
+    @jax.jit
+    def losses(a, z):
+        soft = transport.soft_contrastive(z, jnp.ones((1, 1)))
+        return transport.info_nce(a, z), soft, transport.nearest_neighbor_spread(z)
+
+    assert_array_equal(losses(A[:1], Z[:1]), np.zeros((3, 1)))
 
 
 def test_twins_cost_much_but_not_everything():
