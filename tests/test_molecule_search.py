@@ -165,8 +165,8 @@ def test_nearest_labelled_rows_by_cosine_and_by_tanimoto():
     found = stand_in(width=8)
     split = molecules.molecules_library(found, seeds=1, labelled=3, decoys=4)
     split = molecules.pick(split, jnp.int32(0))
-    cosine = molecules.nearest_cosine(jnp.asarray(found.features)[:, 0], split)
-    tanimoto = molecules.nearest_tanimoto(jnp.asarray(found.fingerprints), split)
+    cosine = jax.jit(molecules.nearest_cosine)(found.features[:, 0], split)
+    tanimoto = jax.jit(molecules.nearest_tanimoto)(jnp.asarray(found.fingerprints), split)
     for target, place in ((0, 0), (3, 17)):
         row, labelled = split.ranked[target, place], split.labelled[target]
         x = found.features[row, 0]
@@ -186,7 +186,9 @@ def test_indicators_of_a_plan_by_hand():
         [[0.5, 0.3, 0.1, 0.1], [0.3, 0.5, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1], [0.1, 0.1, 0.1, 0.7]],
         np.float32,
     )
-    found = molecule_search.measure(plan[None], jnp.array([[0, 0, 1, 2]]), 2, 3)
+    found = jax.jit(molecule_search.measure, static_argnums=(2, 3))(
+        plan[None], jnp.array([[0, 0, 1, 2]]), 2, 3
+    )
     assert found["plan_k"] == 1
     assert found["plan_margin"] == 1  # 0.8, 0.8 and 0.7 for the truth
     assert_allclose(found["plan_mean_label_margin"], 0.5, rtol=1e-6)  # of target 1, against 0.2
@@ -253,6 +255,7 @@ def test_molecules_are_read_and_embedded_by_rdkit():
     assert molecules._features(mol, places).shape == (2, 720)
 
 
+@pytest.mark.slow  # compiles a training of its own
 def test_encoders_begin_alike():
     """The same start for f and g, as in the paper, so that at γ = 0 only their losses differ."""
     config = dataclasses.replace(molecule_search.PRESETS["tiny"], steps=2, looks=1, warmup=2)
