@@ -163,7 +163,7 @@ def test_plans_have_gradients_of_their_costs(plan):
         weights = jnp.asarray(RNG.normal(size=COST.shape))
         rows, columns = jnp.asarray(ROWS, float), jnp.full(6, 4 / 6, float)
         check_grads(
-            lambda cost: (plan(cost, rows, columns, num_iters=200) * weights).sum(),
+            jax.jit(lambda cost: (plan(cost, rows, columns, num_iters=200) * weights).sum()),
             (jnp.asarray(COST, float),),
             order=1,
             modes=("rev",),
