@@ -459,11 +459,11 @@ def run(config: Config, folder: Path) -> results.Tables:
         }
 
 
-def columns(table: pa.Table, *axes: str) -> dict[str, np.ndarray]:
-    """Return the columns of a sweep, its curves included, with one axis for each of the names."""
-    found = {name: table[name].to_numpy() for name in table.column_names}
-    shape = [len(np.unique(found[name])) for name in axes]
-    return {name: column.reshape(*shape, -1) for name, column in found.items()}
+def bound_curves(table: pa.Table) -> dict[str, np.ndarray]:
+    """Return the columns of the bound, `[seeds, sizes]`."""
+    return {
+        name: table[name].to_numpy().reshape(-1, len(BOUND_SIZES)) for name in table.column_names
+    }
 
 
 def learning_curves(table: pa.Table) -> dict[str, np.ndarray]:
@@ -539,7 +539,7 @@ def summarise(tables: results.Tables) -> dict[str, Any]:
     """Return what the students show, in plain keys, from the tables alone."""
     config = sweep.metadata(tables["results"])["config"]
     learning, grid = learning_curves(tables["learning"]), mixes(tables)
-    bound = columns(tables["bound"], "seed")
+    bound = bound_curves(tables["bound"])
     picked = {name: picks(grid, name) for name in ("margin", "mean_label_margin")}
     slope, half = width_slope(tables["width"])
     claims = [
@@ -758,7 +758,7 @@ def plot(tables: results.Tables) -> Figure:
     _plot_inefficiency(panels[0, 0], learning_curves(tables["learning"]))
     _plot_repair(panels[0, 1], grid, config)
     _plot_mixes(panels[0, 2], grid, config)
-    _plot_bound(panels[1, 0], columns(tables["bound"], "seed"))
+    _plot_bound(panels[1, 0], bound_curves(tables["bound"]))
     _plot_widths(panels[1, 1], tables["width"], config)
     _plot_picks(panels[1, 2], grid)
     return figure

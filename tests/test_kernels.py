@@ -463,14 +463,14 @@ def test_empirical_kernel_matches_a_jacobian_by_hand(method, dtype, rtol):
 def test_empirical_kernel_of_a_wide_network_nears_the_infinite_one():
     x = GOLDEN["X"].astype(np.float32)
     errors = []
-    for width in (256, 16384):
+    for width in (64, 4096):
         keys = jax.random.split(jax.random.key(0), 4)
         shapes = (6, width), (width,), (width, 1), (1,)
         params = [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
         found = jax.jit(functools.partial(kernels.empirical_ntk, finite))(params, x, x)[..., 0, 0]
         limit = relu_ntk(x, x, 1).ntk
         errors.append(np.linalg.norm(found - limit) / np.linalg.norm(limit))
-    assert errors[1] < 0.03 < errors[0] < 0.3  # 1/√width: an eighth
+    assert errors[1] < 0.06 < 0.1 < errors[0] < 0.6  # 1/√width: an eighth or so
 
 
 # Students.

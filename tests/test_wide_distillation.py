@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments import wide_distillation
-from jsoft import sweep
 from tests.experiment_runs import check_redraws, command
 
 TABLES = ("bound", "learning", "results", "teachers", "width")
@@ -143,14 +142,3 @@ def test_full_scale_preset_is_traced_on_images_of_its_shape(tmp_path):
     with jax.enable_x64(True):
         assert made(wide_distillation.mixed_run(config, orders, logits)) == {()}
         assert made(wide_distillation.learning_run(config, orders, logits[0])) == {(3,)}
-
-
-def test_columns_take_the_shape_of_the_grid():
-    table = sweep.run(
-        lambda point, key: {"x": 10 * point["a"] + point["seed"] + np.arange(2)},
-        sweep.grid(a=[1, 2, 3], seed=range(2)),
-        progress=False,
-    )
-    found = wide_distillation.columns(table, "a", "seed")["x"]
-    assert found.shape == (3, 2, 2)
-    assert found[2, 1].tolist() == [31, 32]
