@@ -4,7 +4,8 @@ BIN = .venv/bin
 .PHONY: sweep reproduce systems figures test test-slow bench bench-accelerator clean
 EXPERIMENTS = phase_diagram bad_teachers partial_labels additive_noise self_training bounds \
               certificates measured_labels
-SYSTEMS = weighted_soft_labels meta_labels robust_fairness segmentation sibling_clips
+SYSTEMS = weighted_soft_labels meta_labels robust_fairness segmentation wide_distillation \
+          molecule_search sibling_clips
 
 sweep: .venv/ready  ## The phase diagram on digits: results/phase_diagram/digits
 	$(BIN)/python -m experiments.phase_diagram --preset digits

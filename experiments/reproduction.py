@@ -30,6 +30,8 @@ EXPERIMENTS = {
     "meta_labels": "Labels learned by meta-learning",
     "robust_fairness": "Robust fairness: temperatures by class",
     "segmentation": "Segmentation: Jaccard metric losses",
+    "wide_distillation": "Distillation in wide networks",
+    "molecule_search": "Transport labels: molecule search",
     "sibling_clips": "Soft labels from sibling clips",
 }
 NOT_RUN = "not run (needs an accelerator)"
@@ -89,6 +91,22 @@ PAPER_SCALE = [
         "J5",
         "four digits a scene: each loss is best, or near it, on its own metric; JML above CE",
         "derived here; the paper's data and networks are not at hand",
+        "",
+    ),
+    (
+        "wide_distillation",
+        "cifar10",
+        "K4",
+        "two classes of CIFAR-10 (JPEG), up to 10,000 examples: the best soft ratio lies inside",
+        "paper (its abstract, without a number)",
+        "",
+    ),
+    (
+        "molecule_search",
+        "full",
+        "S1",
+        "a larger encoder and ten conformers of each molecule: g above f",
+        "paper (its abstract; its tables could not be read)",
         "",
     ),
     (

@@ -5,7 +5,8 @@ those of large files, `certificates` says how sure that is, `theory` what it pro
 builds soft labels and candidate sets, `losses` compares students with them, `networks` and
 `training` make one student a pure function, `sweep` maps it over thousands of points, `datasets`
 brings images and labels. Each other system on soft labels has a module of its own, whose names stay
-there: `distillation`, `meta_labels`, `fairness` and `attacks`, `segmentation`, `propagation`.
+there: `distillation`, `meta_labels`, `fairness` and `attacks`, `segmentation`, `kernels`,
+`transport` and `retrieval`, `propagation`.
 """
 
 from jsoft import (
@@ -16,18 +17,21 @@ from jsoft import (
     distillation,
     fairness,
     indicators,
+    kernels,
     limits,
     losses,
     meta_labels,
     networks,
     noise,
     propagation,
+    retrieval,
     segmentation,
     streaming,
     sweep,
     targets,
     theory,
     training,
+    transport,
 )
 from jsoft.certificates import (
     Certificate,
@@ -144,6 +148,7 @@ __all__ = [
     "hoeffding_limit",
     "indicators",
     "is_realisable",
+    "kernels",
     "kl_divergence",
     "laplace_mechanism_scale",
     "limits",
@@ -169,6 +174,7 @@ __all__ = [
     "pseudo_labels",
     "randomised_response",
     "randomised_response_indicators",
+    "retrieval",
     "sample_complexity",
     "segmentation",
     "self_training_threshold",
@@ -186,6 +192,7 @@ __all__ = [
     "theta_robust",
     "theta_superset",
     "training",
+    "transport",
     "uniform_label_noise",
     "uniform_over",
     "unreliability_degree",
