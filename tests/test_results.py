@@ -132,7 +132,8 @@ def test_reproduction_page_lists_what_ran_and_what_did_not(tmp_path):
     assert [path.name for path in (tmp_path / "docs" / "bounds").iterdir()] == ["digits"]
     page = reproduction.page(tmp_path / "docs")
     assert "x\\|y" in page
-    assert "**3 not run (needs an accelerator), 1 met.**" in page
+    not_run = len(reproduction.PAPER_SCALE)
+    assert f"**{not_run} not run (needs an accelerator), 1 met.**" in page
     assert "(results/bounds/digits/figure.png)" in page
     assert "No results yet: Where students of candidate sets learn, Teachers" in page
     assert page.count("93.98 %") == 1
