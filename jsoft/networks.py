@@ -252,17 +252,19 @@ class ConvNet(nn.Module):
     drops the last row or column of odd ones: 28×28 images become 14×14, 7×7 and 3×3.
 
     Args:
-      widths: number of channels of each block, multiples of 8.
+      widths: number of channels of each block, multiples of `group`.
       num_classes: number of logits.
       dtype: dtype that the blocks compute in; None for that of images and parameters.
+      group: channels that are normalised together; 1 is instance normalisation.
 
     Raises:
-      ValueError: no widths or one that is no multiple of 8, fewer than two classes, images that are
-        not `[B, H, W, C]` or too small to be halved once for each block.
+      ValueError: no widths or one that is no multiple of the group, fewer than two classes, images
+        that are not `[B, H, W, C]` or too small to be halved once for each block.
       TypeError: images of integers.
 
     Source: the ConvNet of Gidaris & Komodakis (CVPR 2018) and of dataset condensation (Zhao et al.,
-    ICLR 2021), with groups of 8 channels where those normalise the batch or single channels.
+    ICLR 2021), with groups of 8 channels where those normalise the batch or, the latter, single
+    channels (`group=1`; its convolutions have biases too, which that normalisation removes).
 
     >>> network = ConvNet((8, 16), num_classes=10)
     >>> params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
@@ -274,13 +276,15 @@ class ConvNet(nn.Module):
     widths: tuple[int, ...] = (32, 64, 128)
     num_classes: int = 10
     dtype: DTypeLike | None = None
+    group: int = _GROUP
 
     def __post_init__(self) -> None:
         self.widths = _checked_widths(self.widths)
-        if any(width % _GROUP for width in self.widths):
+        _check_at_least("group", self.group, 1)
+        if any(width % self.group for width in self.widths):
             raise ValueError(
-                f"widths: expected multiples of {_GROUP} (channels are normalised in groups of"
-                f" {_GROUP}), got {self.widths}"
+                f"widths: expected multiples of {self.group} (channels are normalised in groups of"
+                f" {self.group}), got {self.widths}"
             )
         _check_at_least("num_classes", self.num_classes, 2)
         super().__post_init__()
@@ -297,7 +301,7 @@ class ConvNet(nn.Module):
             )
         for width in self.widths:
             x = Conv3x3(width, dtype=self.dtype)(x)
-            x = nn.relu(GroupNorm(self.dtype)(x))
+            x = nn.relu(GroupNorm(self.dtype, self.group)(x))
             # Mapped on CPU, forward and backward, this takes half to two thirds of the time of a
             # reshape and mean. A sum of four strided slices is as fast alone, but not in here.
             x = nn.avg_pool(x, (2, 2), strides=(2, 2))
@@ -381,15 +385,16 @@ class _ResidualBlock(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Normalises each example's groups of 8 channels over all pixels: [B, H, W, C] to the same.
+    """Normalises each example's groups of channels over all pixels: [B, H, W, C] to the same.
 
     y = scale · (x − mean) / √(var + 10⁻⁶) + bias: the function and the parameters of
-    `flax.linen.GroupNorm(num_groups=None, group_size=8, use_fast_variance=False)`, with the sums
+    `flax.linen.GroupNorm(num_groups=None, group_size=group, use_fast_variance=False)`, the sums
     taken over pixels first and over a group's channels last, so that neighbouring channels are
     summed side by side; on CPU that takes a third to a half of the time.
     """
 
     dtype: DTypeLike | None = None
+    group: int = _GROUP
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -403,8 +408,8 @@ class GroupNorm(nn.Module):
         pixels = pixels.astype(jnp.promote_types(x.dtype, jnp.float32))
 
         def group_mean(x: jax.Array) -> jax.Array:
-            by_group = x.mean(axis=1).reshape(batch, channels // _GROUP, _GROUP).mean(axis=-1)
-            return jnp.repeat(by_group, _GROUP, axis=1)[:, None, :]  # [B, 1, C]
+            by_group = x.mean(axis=1).reshape(batch, channels // self.group, self.group)
+            return jnp.repeat(by_group.mean(axis=-1), self.group, axis=1)[:, None, :]  # [B, 1, C]
 
         # The variance as mean square minus squared mean would be noise where the mean is large.
         centred = pixels - group_mean(pixels)
