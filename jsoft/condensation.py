@@ -390,7 +390,8 @@ def random_subset(
     _door.check_labels("hard_labels", hard_labels, num_classes=num_classes)
     if np.ndim(hard_labels) != 1 or np.shape(hard_labels)[0] < per_class:
         raise ValueError(
-            f"hard_labels: expected shape [N] with N ≥ {per_class}, got {list(np.shape(hard_labels))}"
+            f"hard_labels: expected shape [N] with N ≥ {per_class}, got "
+            f"{list(np.shape(hard_labels))}"
         )
     if _door.is_concrete(hard_labels):
         counts = np.bincount(np.asarray(hard_labels), minlength=num_classes)
