@@ -5,7 +5,7 @@ Images are `[B, H, W, channels]` floats. A draw is one number for each image, `[
 a pure function that can be replayed, and labels of augmented images can be stored with the draws.
 
 `augment` draws one kind of transform for the whole batch and its numbers for each image apart, as
-is usual in data set condensation.
+is usual in data set condensation. `cutmix` and `mixup` mix pairs of images.
 
 Source: differentiable siamese augmentation (Zhao & Bilen, ICML 2021, arXiv 2102.08259) as in the
 released code of arXiv 2406.10485, with its constants as defaults.
@@ -226,6 +226,92 @@ def cutout(
     return jnp.where(square[..., None], 0, images)
 
 
+def cutmix_box(
+    share: ArrayLike, center: tuple[ArrayLike, ArrayLike], size: tuple[int, int]
+) -> jax.Array:
+    """Return the box that CutMix takes from the partner, (x1, y1, x2, y2), integers `[4]`.
+
+    Of w = ⌊W √(1 − λ)⌋ by h = ⌊H √(1 − λ)⌋ pixels about the centre, [c − ⌊w/2⌋, c + ⌊w/2⌋), cut to
+    the image; x runs along the first axis of the image here and in `cutmix`.
+
+    Args:
+      share: λ in [0, 1], the share that stays; may be traced.
+      center: (c_x, c_y), pixels; may be traced.
+      size: (W, H), pixels along the first and the second axis of the image.
+
+    Raises:
+      TypeError, ValueError: λ outside [0, 1], a centre outside the image, sizes below 1.
+
+    Source: Yun et al., "CutMix" (ICCV 2019), as in the released code of arXiv 2410.15919.
+
+    >>> print(cutmix_box(0.75, (2, 2), (4, 4)))
+    [1 1 3 3]
+    """
+    _door.check_scalar(share=share)
+    _door.check_levels(share=share)
+    _door.check_whole(1, width=size[0], height=size[1])
+    for name, pixel, length in zip(("center x", "center y"), center, size, strict=True):
+        _door.check_labels(name, jnp.asarray(pixel), num_classes=length, shape=())
+    low, high = [], []
+    for pixel, length in zip(center, size, strict=True):
+        half = (length * jnp.sqrt(1 - jnp.asarray(share))).astype(jnp.int32) // 2
+        low.append(jnp.clip(pixel - half, 0, length))
+        high.append(jnp.clip(pixel + half, 0, length))
+    return jnp.stack([*low, *high])
+
+
+def cutmix(images: ArrayLike, partners: ArrayLike, box: ArrayLike) -> jax.Array:
+    """Return the images with a box of each one's partner in it, the same box for all.
+
+    Args:
+      images: `[B, H, W, channels]` floats.
+      partners: `[B]` integers, whose pixels come into the box.
+      box: (x1, y1, x2, y2) of `cutmix_box`, `[4]` integers; may be traced.
+
+    Raises:
+      TypeError, ValueError: images that are no floats or of another shape, partners that are no
+        rows of the batch, a box of another shape.
+
+    Source: as `cutmix_box`.
+
+    >>> images = jnp.arange(8.0).reshape(2, 2, 2, 1)
+    >>> print(cutmix(images, jnp.array([1, 0]), jnp.array([0, 0, 1, 2]))[0].ravel())
+    [4. 5. 2. 3.]
+    """
+    images, partners = _paired(images, partners)
+    box = jnp.asarray(box)
+    if box.shape != (4,) or not jnp.issubdtype(box.dtype, jnp.integer):
+        raise ValueError(f"box: expected four whole numbers, got {box.dtype}{list(box.shape)}")
+    rows, columns = (jnp.arange(length) for length in images.shape[1:3])
+    inside = (rows >= box[0]) & (rows < box[2])
+    inside = inside[:, None] & ((columns >= box[1]) & (columns < box[3]))[None]
+    return jnp.where(inside[None, :, :, None], images[partners], images)
+
+
+def mixup(images: ArrayLike, partners: ArrayLike, share: ArrayLike) -> jax.Array:
+    """Return mixtures of each image and its partner, λ x + (1 − λ) x_partner.
+
+    Args:
+      images: `[B, H, W, channels]` floats.
+      partners: `[B]` integers, rows of the batch.
+      share: λ in [0, 1]; may be traced.
+
+    Raises:
+      TypeError, ValueError: as `cutmix`; λ outside [0, 1].
+
+    Source: Zhang et al., "mixup" (ICLR 2018), as in the released code of arXiv 2410.15919.
+
+    >>> images = jnp.arange(2.0).reshape(2, 1, 1, 1)
+    >>> print(mixup(images, jnp.array([1, 0]), 0.75).ravel())
+    [0.25 0.75]
+    """
+    images, partners = _paired(images, partners)
+    _door.check_scalar(share=share)
+    _door.check_levels(share=share)
+    kept = jnp.asarray(share, images.dtype)
+    return kept * images + (1 - kept) * images[partners]
+
+
 def augment(images: ArrayLike, key: jax.Array, *, kinds: Sequence[Kind] = KINDS) -> jax.Array:
     """Return the images under one random transform, the same kind for all, at the defaults.
 
@@ -292,14 +378,26 @@ def _resampled(images: jax.Array, a: Any, b: Any, c: Any, d: Any) -> jax.Array:
     return jax.vmap(one)(images, a, b, c, d)
 
 
+def _paired(images: ArrayLike, partners: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Return images and the rows of their partners, checked."""
+    images = jnp.asarray(images)
+    _check_images(images)
+    _door.check_labels("partners", partners, num_classes=len(images), shape=images.shape[:1])
+    return images, jnp.asarray(partners)
+
+
+def _check_images(images: jax.Array) -> None:
+    _door.check_float("images", images)
+    if images.ndim != 4:
+        raise ValueError(f"images: expected shape [B, H, W, channels], got {list(images.shape)}")
+
+
 def _checked(
     images: ArrayLike, draw: ArrayLike, *, integers: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """Return images and draws, those as `[B, 1, 1, 1]`."""
     images, draw = jnp.asarray(images), jnp.asarray(draw)
-    _door.check_float("images", images)
-    if images.ndim != 4:
-        raise ValueError(f"images: expected shape [B, H, W, channels], got {list(images.shape)}")
+    _check_images(images)
     if draw.shape != images.shape[:1]:
         raise ValueError(
             f"draws: expected one for each image, shape [{len(images)}], got {list(draw.shape)}"

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jax.typing import ArrayLike
 
 from jsoft import _door, indicators
@@ -86,6 +87,57 @@ def kl_divergence(logits: ArrayLike, soft_labels: ArrayLike) -> jax.Array:
     log_labels = jnp.log(jnp.where(inside, soft_labels, 1))
     log_probabilities = jnp.where(inside, jax.nn.log_softmax(logits), 0)
     return (soft_labels * (log_labels - log_probabilities)).sum(axis=-1)
+
+
+def distillation_kl(
+    student_logits: ArrayLike,
+    teacher_logits: ArrayLike,
+    *,
+    temperature: ArrayLike,
+    student_temperature: ArrayLike | None = None,
+    scale_by_t2: bool = False,
+) -> jax.Array:
+    """Return KL(softmax(t/T) ‖ softmax(s/T′)), `[...]`; no gradient flows to the teacher.
+
+    Both logarithms come from the logits, so that even the small divergences at high temperatures
+    keep their digits. Without the factor T² the gradient shrinks with it.
+
+    Args:
+      student_logits: `[..., C]` floats, s; −∞ rules out a class, at no cost where t is −∞ too.
+      teacher_logits: `[..., C]` floats, t.
+      temperature: T > 0; may be traced.
+      student_temperature: T′ > 0, T by default; may be traced.
+      scale_by_t2: multiply by T².
+
+    Raises:
+      TypeError, ValueError: logits that are no floats or differ in shape, temperatures not above 0.
+
+    Source: Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network" (2015), who scale
+    by T²; released codes often do not.
+
+    >>> student, teacher = jnp.zeros(2), jnp.log(jnp.array([9.0, 1.0]))
+    >>> print(f"{distillation_kl(student, teacher, temperature=2.0):.4f}")  # ¾ log 3/2 − ¼ log 2
+    0.1308
+    """
+    student, teacher = jnp.asarray(student_logits), jnp.asarray(teacher_logits)
+    for name, logits in (("student_logits", student), ("teacher_logits", teacher)):
+        _door.check_float(name, logits)
+        _door.check_classes(name, logits)
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"teacher_logits: expected the shape of the student's, {list(student.shape)}, got "
+            f"{list(teacher.shape)}"
+        )
+    other = temperature if student_temperature is None else student_temperature
+    _door.check_scalar(temperature=temperature, student_temperature=other)
+    _door.check_positive(temperature=temperature, student_temperature=other)
+    log_labels = jax.nn.log_softmax(lax.stop_gradient(teacher) / temperature)
+    log_probabilities = jax.nn.log_softmax(student / other)
+    # A class that the teacher rules out costs nothing; both branches have to be finite.
+    inside = ~jnp.isneginf(log_labels)
+    terms = jnp.where(inside, log_labels, 0) - jnp.where(inside, log_probabilities, 0)
+    found = (jnp.exp(log_labels) * terms).sum(axis=-1)
+    return found * jnp.square(temperature) if scale_by_t2 else found
 
 
 def superset_log_loss(logits: ArrayLike, candidate_sets: ArrayLike) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from jsoft import augment
 
@@ -84,7 +84,48 @@ def test_every_kind_keeps_shape_and_finite_numbers():
         assert np.isfinite(found).all()
 
 
+MIX = np.load(Path(__file__).parent / "golden" / "label_pruning_mix.npz")
+MIXED = MIX["images"].transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_cutmix_is_that_of_the_released_code(case):
+    partners, box = MIX[f"cutmix{case}.perm"], MIX[f"cutmix{case}.bbox"]
+    found = jax.jit(augment.cutmix)(MIXED, partners.astype(np.int32), box)
+    assert_array_equal(found, MIX[f"cutmix{case}.out"].transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("case", range(2))
+def test_mixup_is_that_of_the_released_code(case):
+    share = MIX[f"mixup{case}.lam"].astype(np.float32)
+    found = augment.mixup(MIXED, MIX[f"mixup{case}.perm"], share)
+    assert_allclose(found, MIX[f"mixup{case}.out"].transpose(0, 2, 3, 1), atol=1e-6)
+
+
+def test_boxes_are_those_of_the_released_code():
+    boxes = {}
+    for width, height, share, x, y, *corners in MIX["bbox_table"]:
+        size = (int(width), int(height))
+        if size not in boxes:
+            boxes[size] = jax.jit(
+                lambda share, x, y, size=size: augment.cutmix_box(share, (x, y), size)
+            )
+        assert_array_equal(boxes[size](np.float32(share), int(x), int(y)), corners)
+
+
 BAD = {
+    "partners": (
+        ValueError,
+        "partners: ",
+        lambda: augment.cutmix(IMAGES, np.arange(5) + 1, [0] * 4),
+    ),
+    "box": (
+        ValueError,
+        "box: expected four",
+        lambda: augment.cutmix(IMAGES, np.arange(5), np.zeros(4)),
+    ),
+    "share": (ValueError, "share: ", lambda: augment.mixup(IMAGES, np.arange(5), 1.5)),
+    "center": (ValueError, "center y: .*got 4", lambda: augment.cutmix_box(0.5, (0, 4), (4, 4))),
     "integers": (TypeError, "images: ", lambda: augment.flip(np.ones((1, 2, 2, 1), int), [0.5])),
     "no batch": (ValueError, r"images: expected shape \[B", lambda: augment.flip(IMAGES[0], [0.5])),
     "draws": (ValueError, "one for each image", lambda: augment.flip(IMAGES, np.zeros(2))),
