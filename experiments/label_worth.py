@@ -9,7 +9,7 @@ in the labels of others.
     python -m experiments.label_worth --preset digits
 
 writes results/label_worth/digits/{results.parquet,figure.png,figure.svg,summary.json} in a few
-minutes on two cores: for each of 4 seeds an expert and 88 students of 1, 2, 5, 10 and 20 images a
+minutes on two cores: for each of 6 seeds an expert and 93 students of 1, 2, 5, 10 and 20 images a
 class. To expect (a prototype of ours, another split): hard labels 0.66, 0.76, 0.86, 0.90, 0.94; the
 best expert's labels 0.74, 0.86, 0.92, 0.95, 0.96, at epochs 20, 20, 40, 60, 60.
 
@@ -66,7 +66,7 @@ class Config:
     """Where the data set lies: a folder of prepared TFDS sets, or a .npz file."""
     images: tuple[int, ...] = (1, 2, 5, 10, 20)
     """Images of each class, ascending."""
-    epochs: tuple[int, ...] = (2, 5, 8, 12, 16, 20, 30, 40, 60)
+    epochs: tuple[int, ...] = (5, 8, 12, 16, 20, 30, 40, 60, 100, 200)
     """Epochs of the expert that give labels, ascending; the last ends its training."""
     keep: tuple[int, ...] = (1, 2, 3, 5)
     """Entries of a label that are kept, at every number of images."""
@@ -78,9 +78,9 @@ class Config:
     """Classes that are removed, one at a time, at `removed_images`."""
     removed_images: int = 10
     """Images of each class where classes are removed."""
-    seeds: int = 4
+    seeds: int = 6
     """Experts, seeds 0, 1, 2, …"""
-    splits: int = 4
+    splits: int = 6
     """Random splits into train, valid and test; seed s uses split s modulo this number."""
     network: Literal["mlp", "convnet"] = "mlp"
     """Expert and student: a 128-128 perceptron, or three blocks with instance normalisation."""
@@ -424,16 +424,10 @@ def soft_and_hard(table: pa.Table) -> dict[int, Columns]:
 
 
 def scaling(accuracy: np.ndarray, images: list[int], test_rows: int) -> dict[str, Any]:
-    """Return the power law of error in images a class, error = scale · n^slope, fitted to each seed.
+    """Return the power law error = scale · n^slope in the number of images a class.
 
-    Args:
-      accuracy: `[seeds, images]`.
-      images: numbers of images a class.
-      test_rows: half a row is the least error that the fit sees.
-
-    Returns:
-      `slope` and `scale`, of the mean over seeds; `interval`, of the slope, 95 % by Student's t over
-      seeds; `r_squared` of the seeds' mean.
+    A line through the logarithms of errors (half a test row or more), mean of seeds, with its R²;
+    `interval` is that of the slope, 95 %, by Student's t over the slopes of seeds.
     """
     logs = np.log(images), np.log(np.maximum(1 - accuracy, 0.5 / test_rows))
     slopes = np.array([stats.linregress(logs[0], row).slope for row in logs[1]])
@@ -516,37 +510,45 @@ def summarise(tables: results.Tables) -> dict[str, Any]:
     """Return what the students show, in plain keys, from the table alone."""
     table = tables["results"]
     config = sweep.metadata(table)["config"]
-    plain, picked, laws = soft_and_hard(table), picks(table), _laws(table)
+    plain, points = soft_and_hard(table), trade(table)
+    removed = {
+        kind: select(table, kind, config["removed_images"])["class_accuracy"] for kind in OF_CLASS
+    }
+    swapped = select(table, "swap", config["swap_images"])["test_accuracy"]
+    laws = {
+        name: scaling(
+            np.stack([columns[name] for columns in plain.values()], axis=1),
+            config["images"],
+            config["test_rows"],
+        )
+        for name in ("soft", "hard")
+    }
+    picked = picks(table)
     return {
         "claims": [
-            *_claims_of_labels(config, plain),
-            *_claims_of_surgery(config, table, plain),
-            *_claims_of_trade(table, laws),
-            *_claims_of_indicators(picked),
+            *_claims_of_labels(config, plain, swapped, removed),
+            *_claims_of_numbers(points, laws, picked),
         ],
         "by_images": [
             {
                 "images_per_class": number,
-                **{name: results.mean_and_spread(column[name]) for name in ("hard", "soft")},
-                "epochs": column["epoch"].tolist(),
-                "soft_by_epoch": _means(select(table, "soft", number)["test_accuracy"]),
-                "keep": _means(select(table, "keep", number)["test_accuracy"]),
+                **{name: results.mean_and_spread(columns[name]) for name in ("hard", "soft")},
+                "epochs": columns["epoch"].tolist(),
+                **{
+                    f"{kind}_by_level": _means(select(table, kind, number)["test_accuracy"])
+                    for kind in ("soft", "keep")
+                },
             }
-            for number, column in plain.items()
+            for number, columns in plain.items()
         ],
-        "swap": _means(select(table, "swap", config["swap_images"])["test_accuracy"]),
-        "removed_class": {
-            kind: _means(select(table, kind, config["removed_images"])["class_accuracy"])
-            for kind in OF_CLASS
-        },
+        "swap": _means(swapped),
+        "removed_class": {kind: _means(values) for kind, values in removed.items()},
         "laws": laws,
         "front": [
-            {"images_per_class": int(number), "kept": int(k), "accuracy": results.rounded(value)}
-            for number, k, value, on in zip(
-                *(trade(table)[name] for name in ("images", "kept", "accuracy", "front")),
-                strict=True,
+            {"images_per_class": int(number), "kept": int(kept)}
+            for number, kept in zip(
+                *(points[name][points["front"]] for name in ("images", "kept")), strict=True
             )
-            if on
         ],
         "picks": {
             str(number): {
@@ -563,150 +565,88 @@ def _means(values: np.ndarray) -> list[float | None]:
     return [results.rounded(value) for value in values.mean(axis=0)]
 
 
-def _laws(table: pa.Table) -> dict[str, dict[str, Any]]:
-    """Return the power laws of soft and of hard labels."""
-    config, plain = sweep.metadata(table)["config"], soft_and_hard(table)
-    return {
-        name: scaling(
-            np.stack([columns[name] for columns in plain.values()], axis=1),
-            config["images"],
-            config["test_rows"],
-        )
-        for name in ("soft", "hard")
-    }
+OURS = "paper; the amount derived here (a prototype of ours)"
 
 
-def _claims_of_labels(config: dict[str, Any], plain: dict[int, Columns]) -> list[dict[str, str]]:
-    """Return what is claimed of soft against hard labels, and of the expert's epoch."""
-    claims = [
-        results.claim(
-            "L1",
-            f"soft labels of the chosen epoch beat hard ones, images a class: {number}",
-            source="paper; the amount derived here (a prototype of ours)",
-            expected="≥ 0.03 more",
-            paper="0.6 % to 6.6 % (ImageNet-1K, ResNet-18, 1 image a class)" if number == 1 else "",
-            ours=f"{results.mean_and_spread(columns['soft'] - columns['hard'])}: "
-            f"{columns['soft'].mean():.3f} against {columns['hard'].mean():.3f}",
-            met=bool((columns["soft"] - columns["hard"]).mean() >= 0.03),
-            smaller_scale=True,
-        )
-        for number, columns in plain.items()
-        if number <= 5
-    ]
+def _claims_of_labels(
+    config: dict[str, Any],
+    plain: dict[int, Columns],
+    swapped: np.ndarray,
+    removed: dict[str, np.ndarray],
+) -> list[dict[str, str]]:
+    """Return what is claimed of soft against hard labels, of epochs, and of surgery."""
+    claim = functools.partial(results.claim, smaller_scale=True)
+    gains = {n: x["soft"] - x["hard"] for n, x in plain.items() if n <= 5}
     few, many = config["images"][0], 10 if 10 in plain else config["images"][-1]
-    ours = {number: plain[number]["epoch"] for number in (few, many)}
-    claims.append(
-        results.claim(
+    early, late = (plain[number]["epoch"] for number in (few, many))
+    lost = plain[config["swap_images"]]["soft"] - swapped[:, config["swap"].index(2)]
+    rho = stats.spearmanr(config["swap"], swapped.mean(axis=0))[0]
+    return [
+        *(
+            claim(
+                "L1",
+                f"soft labels of the chosen epoch beat hard ones, images a class: {number}",
+                source=OURS,
+                expected="≥ 0.03 more",
+                paper="0.6 % to 6.6 % (ImageNet-1K, ResNet-18, 1 a class)" if number == 1 else "",
+                ours=f"{results.mean_and_spread(gain)}: {plain[number]['soft'].mean():.3f} "
+                f"against {plain[number]['hard'].mean():.3f}",
+                met=bool(gain.mean() >= 0.03),
+            )
+            for number, gain in gains.items()
+        ),
+        claim(
             "L2",
             "the best expert is an earlier one where there are fewer images",
             source="paper",
             expected=f"mean epoch at {few} a class below that at {many}",
             paper="epochs 20 and 44 at 1 and 10 images a class (CIFAR-10)",
-            ours=f"{results.mean_and_spread(ours[few], 1)} against "
-            f"{results.mean_and_spread(ours[many], 1)}",
-            met=bool(ours[few].mean() < ours[many].mean()),
-            smaller_scale=True,
-        )
-    )
-    return claims
-
-
-def _claims_of_surgery(
-    config: dict[str, Any], table: pa.Table, plain: dict[int, Columns]
-) -> list[dict[str, str]]:
-    """Return what is claimed of swapped ranks and of removed classes."""
-    swapped = select(table, "swap", config["swap_images"])["test_accuracy"]
-    whole = plain[config["swap_images"]]["soft"]
-    second = swapped[:, config["swap"].index(2)] if 2 in config["swap"] else swapped[:, 0]
-    rho = stats.spearmanr(config["swap"], swapped.mean(axis=0))[0]
-    unseen, unseen_hard = (
-        select(table, kind, config["removed_images"])["class_accuracy"]
-        for kind in ("unseen", "unseen_hard")
-    )
-    return [
-        results.claim(
+            ours=f"{results.mean_and_spread(early, 1)} against {results.mean_and_spread(late, 1)}",
+            met=bool(early.mean() < late.mean()),
+        ),
+        claim(
             "L3",
             "entries below the first matter: the second in the smallest's place costs accuracy",
-            source="paper; the amount derived here (a prototype of ours)",
+            source=OURS,
             expected="≥ 0.03 less than without a swap",
-            ours=f"{results.mean_and_spread(whole - second)} less",
-            met=bool((whole - second).mean() >= 0.03),
-            smaller_scale=True,
+            ours=f"{results.mean_and_spread(lost)} less",
+            met=bool(lost.mean() >= 0.03),
         ),
-        results.claim(
+        claim(
             "L3",
             "the lower the rank that is swapped, the less is lost",
             source="paper",
             expected="Spearman's ρ of accuracy with k ≥ 0.9",
             ours=f"ρ = {rho:.3f}, mean of {len(swapped)} seeds",
             met=bool(rho >= 0.9),
-            smaller_scale=True,
         ),
-        results.claim(
+        claim(
             "L4",
             "a class without images is learnt from the soft labels of others",
-            source="paper; the amount derived here (a prototype of ours)",
+            source=OURS,
             expected="accuracy on it > 0.05, mean of classes and seeds",
-            ours=results.mean_and_spread(unseen.mean(axis=1)),
-            met=bool(unseen.mean() > 0.05),
-            smaller_scale=True,
+            ours=results.mean_and_spread(removed["unseen"].mean(axis=1)),
+            met=bool(removed["unseen"].mean() > 0.05),
         ),
-        results.claim(
+        claim(
             "L4",
             "a class without images is not learnt from hard labels",
             source="derived here",
             expected="accuracy on it 0 for every class and seed",
-            ours=f"{unseen_hard.max():g} at most",
-            met=bool(unseen_hard.max() == 0),
+            ours=f"{removed['unseen_hard'].max():g} at most",
+            met=bool(removed["unseen_hard"].max() == 0),
         ),
     ]
 
 
-def _claims_of_trade(table: pa.Table, laws: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-    """Return what is claimed of labels in the place of images, and of the power law."""
-    points = trade(table)
-    many_hard = (points["kept"] == 0) & (points["images"] >= 5)
-    soft, hard = laws["soft"], laws["hard"]
-    claims = []
-    if many_hard.any():
-        claims.append(
-            results.claim(
-                "L5",
-                "labels can be traded for images: fewer bytes, with soft labels, do as well as 5 "
-                "or more images a class with hard ones",
-                source="paper; the rule derived here",
-                expected="no such hard-labelled set on the front",
-                ours=f"{(points['front'] & many_hard).sum()} of {many_hard.sum()} on it",
-                met=not (points["front"] & many_hard).any(),
-                smaller_scale=True,
-            )
-        )
-    claims.append(
-        results.claim(
-            "L6",
-            "error falls as a power of the number of images, with soft as with hard labels",
-            source="derived here",
-            expected="both exponents' 95 % intervals below 0, R² ≥ 0.95",
-            ours="; ".join(
-                f"{name} {law['scale']:.2f} · n^{law['slope']:.2f} ({law['interval'][0]} … "
-                f"{law['interval'][1]}), R² {law['r_squared']:.3f}"
-                for name, law in laws.items()
-            ),
-            met=all(
-                law["interval"][1] is not None
-                and law["interval"][1] < 0
-                and law["r_squared"] >= 0.95
-                for law in (soft, hard)
-            ),
-        )
-    )
-    return claims
-
-
-def _claims_of_indicators(
+def _claims_of_numbers(
+    points: Columns,
+    laws: dict[str, dict[str, Any]],
     picked: dict[int, dict[str, dict[str, float]]],
 ) -> list[dict[str, str]]:
-    """Return whether indicators can take the place of students in choosing the epoch."""
+    """Return what is claimed of labels in the place of images, and of picking epochs."""
+    many_hard = (points["kept"] == 0) & (points["images"] >= 5)
+    law = "{scale:.2f} · n^{slope:.2f} ({interval[0]} … {interval[1]}), R² {r_squared:.3f}"
     regret = {
         rule: np.mean([rules[rule]["regret"] for rules in picked.values()])
         for rule in ("D", "expert's accuracy", "students")
@@ -714,11 +654,29 @@ def _claims_of_indicators(
     rho = {number: rules["D, all rows"]["spearman"] for number, rules in picked.items()}
     return [
         results.claim(
+            "L5",
+            "labels can be traded for images: fewer bytes with soft labels do as well as 5 or more "
+            "images a class with hard ones",
+            source="paper; the rule derived here",
+            expected="no such hard-labelled set on the front",
+            ours=f"{(points['front'] & many_hard).sum()} of {many_hard.sum()} on it",
+            met=not (points["front"] & many_hard).any(),
+            smaller_scale=True,
+        ),
+        results.claim(
+            "L6",
+            "error falls as a power of the number of images, with soft as with hard labels",
+            source="derived here",
+            expected="95 % intervals of both exponents below 0, R² ≥ 0.95",
+            ours="; ".join(f"{name} {law.format(**found)}" for name, found in laws.items()),
+            met=all((x["interval"][1] or 0) < 0 and x["r_squared"] >= 0.95 for x in laws.values()),
+        ),
+        results.claim(
             "L7",
             "the first epoch at which the few images' labels have the largest D is a good one",
             source="derived here",
             expected="regret ≤ 0.01, mean over numbers of images",
-            ours="{:.3f}; {:.3f} with the best expert, {:.3f} with students".format(
+            ours="{:.3f}; {:.3f} with the best expert, {:.3f} with a student for each epoch".format(
                 *regret.values()
             ),
             met=bool(regret["D"] <= 0.01),
@@ -729,11 +687,217 @@ def _claims_of_indicators(
             source="derived here",
             expected="Spearman's ρ with accuracy ≥ 0.8 at every number of images",
             ours=", ".join(f"{value:.2f} at {number}" for number, value in rho.items()),
-            met=min(rho.values()) >= 0.8,
+            met=bool(min(rho.values()) >= 0.8),
         ),
     ]
 
 
+GREY, BLUE, ORANGE = "0.45", "#0072b2", "#d55e00"
+
+
 def plot(tables: results.Tables) -> Figure:
-    """Return the figure."""
-    raise NotImplementedError
+    """Return the figure: epochs, numbers of images, surgery; the trade; what picks the epoch."""
+    table = tables["results"]
+    config = sweep.metadata(table)["config"]
+    figure = plt.figure(figsize=(7.2, 4.8), layout="constrained")
+    halves: Any = figure.subfigures(2, 1)
+    epochs, law, ranks = halves[0].subplots(1, 3, width_ratios=[1.25, 1, 1])
+    removed, front, divergence, regret = halves[1].subplots(1, 4, width_ratios=[1, 1.15, 1.1, 1])
+    numbers = config["images"]
+    colours = dict(
+        zip(numbers, plt.get_cmap("viridis_r")(np.linspace(0.1, 1, len(numbers))), strict=True)
+    )
+    _plot_epochs(epochs, table, colours)
+    _plot_law(law, config, soft_and_hard(table))
+    _plot_ranks(ranks, config, table)
+    _plot_removed(removed, config, table)
+    _plot_trade(front, config, trade(table))
+    _plot_divergence(divergence, config, table, colours)
+    _plot_regret(regret, picks(table), colours)
+    return figure
+
+
+def _deviation(values: np.ndarray) -> np.ndarray:
+    return values.std(axis=0, ddof=min(1, len(values) - 1))
+
+
+def _plot_epochs(axes: Axes, table: pa.Table, colours: dict[int, Any]) -> None:
+    """Draw accuracy against the expert's epoch; dots at the best mean, dashes for hard labels."""
+    for number, colour in colours.items():
+        soft = select(table, "soft", number)
+        x, values = soft["level"][0], soft["test_accuracy"]
+        mean, spread = values.mean(axis=0), _deviation(values)
+        axes.plot(x, mean, color=colour, lw=1.2)
+        axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.12, lw=0)
+        best = mean.argmax()
+        axes.plot(x[best], mean[best], "o", color=colour, ms=4)
+        hard = select(table, "hard", number)["test_accuracy"].mean()
+        axes.axhline(hard, color=colour, lw=0.8, ls=(0, (2, 2)))
+        axes.annotate(
+            f"{number}", (1, mean[-1]), xycoords=("axes fraction", "data"), xytext=(3, 0),
+            textcoords="offset points", va="center", color=colour,
+        )  # fmt: skip
+    _epochs_axis(axes, x)
+    axes.set(ylabel="test accuracy")
+    axes.set_title("a   Images a class: soft (lines), hard (dashes)", loc="left")
+
+
+def _epochs_axis(axes: Axes, epochs: np.ndarray) -> None:
+    """Scale the axis of epochs, and name those for which there is room."""
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    shown = epochs[::-1][::2][::-1]
+    axes.set_xticks(shown, [str(epoch) for epoch in shown])
+    axes.set(xlim=(epochs[0], epochs[-1]), xlabel="epoch of the expert")
+
+
+def _plot_law(axes: Axes, config: dict[str, Any], plain: dict[int, Columns]) -> None:
+    """Draw error against the number of images, with the power laws."""
+    numbers = np.array(config["images"])
+    for name, colour, shift in (("soft", BLUE, (-2, -8)), ("hard", GREY, (4, 4))):
+        accuracy = np.stack([columns[name] for columns in plain.values()], axis=1)
+        found = scaling(accuracy, config["images"], config["test_rows"])
+        mean, spread = 1 - accuracy.mean(axis=0), _deviation(accuracy)
+        axes.errorbar(numbers, mean, spread, fmt="o", color=colour, ms=3, elinewidth=0.8)
+        line = found["scale"] * numbers ** found["slope"]
+        axes.plot(numbers, line, color=colour, lw=0.8)
+        text = f"{name}: {found['scale']:.2f} n$^{{{found['slope']:.2f}}}$"
+        axes.annotate(
+            text, (numbers[1], line[1]), xytext=shift, textcoords="offset points", color=colour,
+            ha="right" if name == "soft" else "left", va="center",
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(numbers, [str(number) for number in numbers])
+    ticks = [0.05, 0.1, 0.2, 0.4]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set(xlabel="images a class, n", ylabel="test error", xlim=(0.6, 1.5 * numbers[-1]))
+    axes.set_title("b   Power laws", loc="left")
+
+
+def _plot_ranks(axes: Axes, config: dict[str, Any], table: pa.Table) -> None:
+    """Draw accuracy against the rank that is swapped, and the number that is kept."""
+    number = config["swap_images"]
+    plain = soft_and_hard(table)[number]
+    for kind, colour in (("swap", ORANGE), ("keep", BLUE)):
+        rows = select(table, kind, number)
+        x, values = rows["level"][0], rows["test_accuracy"]
+        axes.errorbar(
+            x, values.mean(axis=0), _deviation(values), fmt="o-", color=colour, ms=3, lw=1,
+            elinewidth=0.7, label="k-th in the last's place" if kind == "swap" else "first k kept",
+        )  # fmt: skip
+    axes.axhline(plain["soft"].mean(), color="black", lw=0.7, label="whole")
+    axes.axhline(plain["hard"].mean(), color=GREY, lw=0.8, ls=(0, (2, 2)), label="hard")
+    axes.set(ylim=(0, 1), xlabel="k", ylabel="test accuracy")
+    axes.set_xticks(config["swap"])
+    axes.legend(loc="lower right", borderaxespad=0, handlelength=1.4)
+    axes.set_title(f"c   Ranks, {number} images a class", loc="left")
+
+
+def _plot_removed(axes: Axes, config: dict[str, Any], table: pa.Table) -> None:
+    """Draw the accuracy on a class that lacks a place in labels, or images."""
+    names = {"control": "nothing", "unnamed": "its column", "unseen": "images",
+             "unseen_hard": "images,\nhard labels"}  # fmt: skip
+    for place, kind in enumerate(names):
+        values = select(table, kind, config["removed_images"])["class_accuracy"]
+        offsets = np.linspace(-0.28, 0.28, values.shape[1])
+        for label, offset, column in zip(config["removed"], offsets, values.T, strict=True):
+            colour = ORANGE if kind == "unseen" else GREY
+            axes.plot(np.full(len(column), place + offset), column, "o", color=colour, ms=1.5)
+            axes.annotate(
+                str(label), (place + offset, max(column)), xytext=(0, 2),
+                textcoords="offset points", ha="center", fontsize=5.5, color=colour,
+            )  # fmt: skip
+    axes.set_xticks(range(len(names)), list(names.values()), rotation=35, ha="right")
+    axes.set(ylim=(-0.03, 1.12), ylabel="accuracy on the class", xlim=(-0.5, len(names) - 0.5))
+    axes.set_title("d   Taken from a class", loc="left")
+
+
+def _plot_trade(axes: Axes, config: dict[str, Any], points: Columns) -> None:
+    """Draw accuracy against bytes, by what is kept of labels, and the front."""
+    cost = points["bytes"] / 1000 * config["num_classes"]
+    kept = sorted({*points["kept"]})
+    for k in kept:
+        here = points["kept"] == k
+        colour = plt.get_cmap("Blues")(0.25 + 0.75 * kept.index(k) / len(kept)) if k else GREY
+        name = {0: "hard", config["num_classes"]: "whole"}.get(k, f"{k} kept")
+        axes.plot(
+            cost[here], points["accuracy"][here], "o" if k else "s", color=colour, ms=3, label=name
+        )
+    front = np.flatnonzero(points["front"])
+    front = front[np.argsort(cost[front])]
+    axes.step(cost[front], points["accuracy"][front], where="post", color="black", lw=0.6, zorder=0)
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    ticks = [1, 3, 10]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set(xlabel="kB of images and labels", ylabel="test accuracy")
+    axes.legend(loc="lower right", borderaxespad=0, handletextpad=0)
+    axes.set_title("e   Labels for images", loc="left")
+
+
+def _plot_divergence(
+    axes: Axes, config: dict[str, Any], table: pa.Table, colours: dict[int, Any]
+) -> None:
+    """Draw D of the few images' labels and of all over epochs; dots at the best of students."""
+    for number, colour in colours.items():
+        soft = select(table, "soft", number)
+        mean = soft["divergence"].mean(axis=0)
+        axes.plot(soft["level"][0], mean, color=colour, lw=1.2)
+        best = soft["test_accuracy"].mean(axis=0).argmax()
+        axes.plot(soft["level"][0, best], mean[best], "o", color=colour, ms=4)
+    everything = soft["all_divergence"].mean(axis=0)
+    axes.plot(soft["level"][0], everything, color="black", lw=1.2, ls=(0, (3, 1)))
+    axes.annotate(
+        "all rows", (soft["level"][0, -1], everything[-1]), xytext=(-2, -8),
+        textcoords="offset points", ha="right",
+    )  # fmt: skip
+    _epochs_axis(axes, soft["level"][0])
+    axes.set(ylim=(0, 1.03), ylabel="D(Δ, γ), best k")
+    axes.set_title("f   Labels' indicators", loc="left")
+
+
+def _plot_regret(
+    axes: Axes, picked: dict[int, dict[str, dict[str, float]]], colours: dict[int, Any]
+) -> None:
+    """Draw what each way of picking the epoch loses, at every number of images."""
+    rules = list(picked[min(picked)])
+    for number, colour in colours.items():
+        regrets = [picked[number][rule]["regret"] for rule in rules]
+        axes.plot(regrets, range(len(rules)), "o", color=colour, ms=3, alpha=0.9)
+    means = [np.mean([picked[n][rule]["regret"] for n in picked]) for rule in rules]
+    axes.plot(means, range(len(rules)), "|", color="black", ms=7)
+    axes.set_yticks(range(len(rules)), rules)
+    axes.invert_yaxis()
+    axes.axvline(0, color="0.8", lw=0.6, zorder=0)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlabel="regret")
+    axes.set_title("g   Epoch picked", loc="left")
+
+
+def report(summary: dict[str, Any]) -> str:
+    """Return the summary as a person reads it."""
+    lines = ["images   hard                     soft                     epochs"]
+    for row in summary["by_images"]:
+        lines.append(
+            f"{row['images_per_class']:6}   {row['hard']:24} {row['soft']:24} {row['epochs']}"
+        )
+    numbers = list(summary["picks"])
+    lines += ["", f"{'regret of the epoch (ρ)':24}" + "".join(f"{n:>15}" for n in numbers)]
+    for rule in summary["picks"][numbers[0]]:
+        found = [summary["picks"][number][rule] for number in numbers]
+        cells = "".join(f"{x['regret']:9.3f} ({x['spearman'] or 0:5.2f})"[:16] for x in found)
+        lines.append(f"{rule:24}{cells}")
+    table = "\n".join(lines)
+    return f"""
+{results.timing_line(summary)}
+
+{results.claim_lines(summary)}
+
+{table}
+"""
+
+
+if __name__ == "__main__":
+    results.main(sys.modules[__name__])
