@@ -11,7 +11,7 @@ in the labels of others.
 writes results/label_worth/digits/{results.parquet,figure.png,figure.svg,summary.json} in a few
 minutes on two cores: for each of 6 seeds an expert and 93 students of 1, 2, 5, 10 and 20 images a
 class. To expect (a prototype of ours, another split): hard labels 0.66, 0.76, 0.86, 0.90, 0.94; the
-best expert's labels 0.74, 0.86, 0.92, 0.95, 0.96, at epochs 20, 20, 40, 60, 60.
+labels of the best of five epochs up to 60, on test rows, 0.74, 0.86, 0.92, 0.95, 0.96.
 
 A seed is a split, an expert, an order of images in each class (fewer are the first of more) and
 initial weights, shared by all its students. Students are of full batches and reported after their
@@ -464,45 +464,48 @@ def trade(table: pa.Table) -> Columns:
     return {"images": images, "kept": kept, "bytes": cost, "accuracy": accuracy, "front": front}
 
 
-# Which epoch an indicator would take: the first of the largest, or of the least.
-RULES = {
+# Which epoch an indicator would take: the first of the largest value, or of the least.
+SIGNS = {
     "Δ": ("unreliability", -1),
     "γ": ("ambiguity", -1),
     "κ": ("margin", 1),
     "D": ("divergence", 1),
     "μ": ("mean_label_margin", 1),
     "entropy": ("entropy", -1),
-    "Δ, all rows": ("all_unreliability", -1),
-    "γ, all rows": ("all_ambiguity", -1),
-    "κ, all rows": ("all_margin", 1),
-    "D, all rows": ("all_divergence", 1),
-    "μ, all rows": ("all_mean_label_margin", 1),
+}
+RULES = {
+    **SIGNS,
+    **{f"{rule}, all rows": (f"all_{name}", sign) for rule, (name, sign) in SIGNS.items()},
     "expert's accuracy": ("expert_accuracy", 1),
+    "students": ("valid_accuracy", 1),
 }
 
 
-def picks(table: pa.Table) -> dict[int, dict[str, dict[str, float]]]:
-    """Return by number of images and rule: Spearman's ρ over epochs, the epoch, and the regret.
+def picks(table: pa.Table) -> dict[str, Columns]:
+    """Return by rule Spearman's ρ over epochs, the epoch and the regret, `[images]` each.
 
-    Regret is against the one epoch whose mean test accuracy over seeds is best. ρ is of the
-    indicator, turned so that more is better, with test accuracy, the mean of seeds where it varies.
+    Means over seeds. Regret is against the one epoch whose mean test accuracy is best; ρ is of the
+    indicator, turned so that more is better, with test accuracy, NaN where it never varies.
     `students` is the choice on validation rows, after training a student for each epoch.
     """
-    found: dict[int, dict[str, dict[str, float]]] = {}
-    for number in sweep.metadata(table)["config"]["images"]:
-        soft = select(table, "soft", number)
-        accuracy = soft["test_accuracy"]
-        found[number] = {}
-        for rule, (name, sign) in {**RULES, "students": ("valid_accuracy", 1)}.items():
-            values = np.round(sign * soft[name], 6)
+    softs = [select(table, "soft", n) for n in sweep.metadata(table)["config"]["images"]]
+    found: dict[str, Columns] = {}
+    for rule, (name, sign) in RULES.items():
+        rows = []
+        for soft in softs:
+            accuracy, values = soft["test_accuracy"], np.round(sign * soft[name], 6)
             place = values.argmax(axis=1)
-            varying = [(x, y) for x, y in zip(values, accuracy, strict=True) if np.ptp(x) > 0]
-            rho = [stats.spearmanr(x, y)[0] for x, y in varying if np.ptp(y) > 0]
-            found[number][rule] = {
-                "spearman": float(np.mean(rho)) if rho else float("nan"),
-                "epoch": float(at(soft["level"], place).mean()),
-                "regret": float(accuracy.mean(axis=0).max() - at(accuracy, place).mean()),
-            }
+            pairs = zip(values, accuracy, strict=True)
+            rho = [stats.spearmanr(x, y)[0] for x, y in pairs if np.ptp(x) > 0 and np.ptp(y) > 0]
+            rows.append(
+                (
+                    np.mean(rho) if rho else np.nan,
+                    at(soft["level"], place).mean(),
+                    accuracy.mean(axis=0).max() - at(accuracy, place).mean(),
+                )
+            )
+        columns = map(np.array, zip(*rows, strict=True))
+        found[rule] = dict(zip(("spearman", "epoch", "regret"), columns, strict=True))
     return found
 
 
@@ -511,51 +514,33 @@ def summarise(tables: results.Tables) -> dict[str, Any]:
     table = tables["results"]
     config = sweep.metadata(table)["config"]
     plain, points = soft_and_hard(table), trade(table)
-    removed = {
-        kind: select(table, kind, config["removed_images"])["class_accuracy"] for kind in OF_CLASS
-    }
-    swapped = select(table, "swap", config["swap_images"])["test_accuracy"]
-    laws = {
-        name: scaling(
-            np.stack([columns[name] for columns in plain.values()], axis=1),
-            config["images"],
-            config["test_rows"],
-        )
-        for name in ("soft", "hard")
-    }
-    picked = picks(table)
+    hard_law = _laws(table, plain)["hard"]
+    front = zip(points["images"][points["front"]], points["kept"][points["front"]], strict=True)
     return {
-        "claims": [
-            *_claims_of_labels(config, plain, swapped, removed),
-            *_claims_of_numbers(points, laws, picked),
-        ],
-        "by_images": [
+        "claims": _claims(table, plain),
+        "images": [
             {
                 "images_per_class": number,
-                **{name: results.mean_and_spread(columns[name]) for name in ("hard", "soft")},
+                "hard": results.mean_and_spread(columns["hard"]),
+                "soft": results.mean_and_spread(columns["soft"]),
                 "epochs": columns["epoch"].tolist(),
-                **{
-                    f"{kind}_by_level": _means(select(table, kind, number)["test_accuracy"])
-                    for kind in ("soft", "keep")
-                },
+                "hard_images_of_the_same_error": results.rounded(
+                    ((1 - columns["soft"].mean()) / hard_law["scale"]) ** (1 / hard_law["slope"])
+                ),
+                "soft_by_epoch": _means(select(table, "soft", number)["test_accuracy"]),
+                "keep": _means(select(table, "keep", number)["test_accuracy"]),
             }
             for number, columns in plain.items()
         ],
-        "swap": _means(swapped),
-        "removed_class": {kind: _means(values) for kind, values in removed.items()},
-        "laws": laws,
-        "front": [
-            {"images_per_class": int(number), "kept": int(kept)}
-            for number, kept in zip(
-                *(points[name][points["front"]] for name in ("images", "kept")), strict=True
-            )
-        ],
+        "swap": _means(select(table, "swap", config["swap_images"])["test_accuracy"]),
+        "removed_class": {
+            kind: _means(select(table, kind, config["removed_images"])["class_accuracy"])
+            for kind in OF_CLASS
+        },
+        "front_images_and_kept": [[int(number), int(kept)] for number, kept in front],
         "picks": {
-            str(number): {
-                rule: {name: results.rounded(value) for name, value in one.items()}
-                for rule, one in rules.items()
-            }
-            for number, rules in picked.items()
+            rule: {name: [results.rounded(x) for x in column] for name, column in columns.items()}
+            for rule, columns in picks(table).items()
         },
         **{name: config[name] for name in ("seeds", "dataset", "valid_rows", "test_rows")},
     }
@@ -565,337 +550,297 @@ def _means(values: np.ndarray) -> list[float | None]:
     return [results.rounded(value) for value in values.mean(axis=0)]
 
 
-OURS = "paper; the amount derived here (a prototype of ours)"
+PAPER, OURS = "paper", "derived here"
+BOTH = "paper; the amount derived here (a prototype of ours)"
 
 
-def _claims_of_labels(
-    config: dict[str, Any],
-    plain: dict[int, Columns],
-    swapped: np.ndarray,
-    removed: dict[str, np.ndarray],
-) -> list[dict[str, str]]:
-    """Return what is claimed of soft against hard labels, of epochs, and of surgery."""
-    claim = functools.partial(results.claim, smaller_scale=True)
+def _claims(table: pa.Table, plain: dict[int, Columns]) -> list[dict[str, str]]:
+    """Return what is claimed, by number: source, what is expected, what was found, whether met."""
+    config, spread = sweep.metadata(table)["config"], results.mean_and_spread
     gains = {n: x["soft"] - x["hard"] for n, x in plain.items() if n <= 5}
     few, many = config["images"][0], 10 if 10 in plain else config["images"][-1]
     early, late = (plain[number]["epoch"] for number in (few, many))
+    swapped = select(table, "swap", config["swap_images"])["test_accuracy"]
     lost = plain[config["swap_images"]]["soft"] - swapped[:, config["swap"].index(2)]
-    rho = stats.spearmanr(config["swap"], swapped.mean(axis=0))[0]
-    return [
+    falls = stats.spearmanr(config["swap"], swapped.mean(axis=0))[0]
+    unseen, unseen_hard = (
+        select(table, kind, config["removed_images"])["class_accuracy"]
+        for kind in ("unseen", "unseen_hard")
+    )
+    points, picked, laws = trade(table), picks(table), _laws(table, plain)
+    hard = (points["kept"] == 0) & (points["images"] >= 5)
+    beaten = hard & ~points["front"]
+    law = "{scale:.2f} · n^{slope:.2f} ({interval[0]} … {interval[1]}), R² {r_squared:.3f}"
+    regrets = [picked[rule]["regret"].mean() for rule in ("D", "expert's accuracy", "students")]
+    rho = dict(zip(plain, picked["D, all rows"]["spearman"], strict=True))
+    rows = [
         *(
-            claim(
-                "L1",
-                f"soft labels of the chosen epoch beat hard ones, images a class: {number}",
-                source=OURS,
-                expected="≥ 0.03 more",
-                paper="0.6 % to 6.6 % (ImageNet-1K, ResNet-18, 1 a class)" if number == 1 else "",
-                ours=f"{results.mean_and_spread(gain)}: {plain[number]['soft'].mean():.3f} "
-                f"against {plain[number]['hard'].mean():.3f}",
-                met=bool(gain.mean() >= 0.03),
-            )
+            ("L1", f"soft labels of the chosen epoch beat hard ones, images a class: {number}",
+             BOTH, "≥ 0.03 more", f"{spread(gain)}: {plain[number]['soft'].mean():.3f} against "
+             f"{plain[number]['hard'].mean():.3f}", gain.mean() >= 0.03)
             for number, gain in gains.items()
         ),
-        claim(
-            "L2",
-            "the best expert is an earlier one where there are fewer images",
-            source="paper",
-            expected=f"mean epoch at {few} a class below that at {many}",
-            paper="epochs 20 and 44 at 1 and 10 images a class (CIFAR-10)",
-            ours=f"{results.mean_and_spread(early, 1)} against {results.mean_and_spread(late, 1)}",
-            met=bool(early.mean() < late.mean()),
-        ),
-        claim(
-            "L3",
-            "entries below the first matter: the second in the smallest's place costs accuracy",
-            source=OURS,
-            expected="≥ 0.03 less than without a swap",
-            ours=f"{results.mean_and_spread(lost)} less",
-            met=bool(lost.mean() >= 0.03),
-        ),
-        claim(
-            "L3",
-            "the lower the rank that is swapped, the less is lost",
-            source="paper",
-            expected="Spearman's ρ of accuracy with k ≥ 0.9",
-            ours=f"ρ = {rho:.3f}, mean of {len(swapped)} seeds",
-            met=bool(rho >= 0.9),
-        ),
-        claim(
-            "L4",
-            "a class without images is learnt from the soft labels of others",
-            source=OURS,
-            expected="accuracy on it > 0.05, mean of classes and seeds",
-            ours=results.mean_and_spread(removed["unseen"].mean(axis=1)),
-            met=bool(removed["unseen"].mean() > 0.05),
-        ),
-        claim(
-            "L4",
-            "a class without images is not learnt from hard labels",
-            source="derived here",
-            expected="accuracy on it 0 for every class and seed",
-            ours=f"{removed['unseen_hard'].max():g} at most",
-            met=bool(removed["unseen_hard"].max() == 0),
-        ),
-    ]
-
-
-def _claims_of_numbers(
-    points: Columns,
-    laws: dict[str, dict[str, Any]],
-    picked: dict[int, dict[str, dict[str, float]]],
-) -> list[dict[str, str]]:
-    """Return what is claimed of labels in the place of images, and of picking epochs."""
-    many_hard = (points["kept"] == 0) & (points["images"] >= 5)
-    law = "{scale:.2f} · n^{slope:.2f} ({interval[0]} … {interval[1]}), R² {r_squared:.3f}"
-    regret = {
-        rule: np.mean([rules[rule]["regret"] for rules in picked.values()])
-        for rule in ("D", "expert's accuracy", "students")
+        ("L2", "the best expert is an earlier one where there are fewer images", PAPER,
+         f"mean epoch at {few} a class below that at {many}",
+         f"{spread(early, 1)} against {spread(late, 1)}", early.mean() < late.mean()),
+        ("L3", "entries below the first matter: the second in the smallest's place costs accuracy",
+         BOTH, "≥ 0.03 less than without a swap", f"{spread(lost)} less", lost.mean() >= 0.03),
+        ("L3", "the lower the rank that is swapped, the less is lost", PAPER,
+         "Spearman's ρ of accuracy with k ≥ 0.9", f"ρ = {falls:.3f}, mean of {len(lost)} seeds",
+         falls >= 0.9),
+        ("L4", "a class without images is learnt from the soft labels of others", BOTH,
+         "accuracy on it > 0.05, mean of classes and seeds", spread(unseen.mean(axis=1)),
+         unseen.mean() > 0.05),
+        ("L4", "a class without images is not learnt from hard labels", OURS,
+         "accuracy on it 0 for every class and seed", f"{unseen_hard.max():g} at most",
+         unseen_hard.max() == 0),
+        ("L5", "labels can be traded for images: fewer bytes with soft labels do as well as 5 or "
+         "more images a class with hard ones", "paper; the rule derived here",
+         "no such hard-labelled set on the front", f"{beaten.sum()} of {hard.sum()} are off it",
+         hard.any() and (beaten == hard).all()),
+        ("L6", "error falls as a power of the number of images, with soft as with hard labels",
+         OURS, "95 % intervals of both exponents below 0, R² ≥ 0.95",
+         "; ".join(f"{name} {law.format(**found)}" for name, found in laws.items()),
+         all((x["interval"][1] or 0) < 0 and x["r_squared"] >= 0.95 for x in laws.values())),
+        ("L7", "the first epoch at which the few images' labels have the largest D is a good one",
+         OURS, "accuracy lost ≤ 0.01, mean over numbers of images", "{:.3f}; {:.3f} with the most "
+         "accurate expert, {:.3f} with the best students on validation rows".format(*regrets),
+         regrets[0] <= 0.01),
+        ("L8", "D of the expert's labels of all training rows orders the epochs", OURS,
+         "Spearman's ρ with accuracy ≥ 0.8 at every number of images",
+         ", ".join(f"{value:.2f} at {number}" for number, value in rho.items()),
+         min(rho.values()) >= 0.8),
+    ]  # fmt: skip
+    known = {
+        "L1": "0.6 % to 6.6 % (ImageNet-1K, ResNet-18, 1 a class)",
+        "L2": "epochs 20 and 44 at 1 and 10 images a class (CIFAR-10)",
     }
-    rho = {number: rules["D, all rows"]["spearman"] for number, rules in picked.items()}
     return [
         results.claim(
-            "L5",
-            "labels can be traded for images: fewer bytes with soft labels do as well as 5 or more "
-            "images a class with hard ones",
-            source="paper; the rule derived here",
-            expected="no such hard-labelled set on the front",
-            ours=f"{(points['front'] & many_hard).sum()} of {many_hard.sum()} on it",
-            met=not (points["front"] & many_hard).any(),
-            smaller_scale=True,
-        ),
-        results.claim(
-            "L6",
-            "error falls as a power of the number of images, with soft as with hard labels",
-            source="derived here",
-            expected="95 % intervals of both exponents below 0, R² ≥ 0.95",
-            ours="; ".join(f"{name} {law.format(**found)}" for name, found in laws.items()),
-            met=all((x["interval"][1] or 0) < 0 and x["r_squared"] >= 0.95 for x in laws.values()),
-        ),
-        results.claim(
-            "L7",
-            "the first epoch at which the few images' labels have the largest D is a good one",
-            source="derived here",
-            expected="regret ≤ 0.01, mean over numbers of images",
-            ours="{:.3f}; {:.3f} with the best expert, {:.3f} with a student for each epoch".format(
-                *regret.values()
-            ),
-            met=bool(regret["D"] <= 0.01),
-        ),
-        results.claim(
-            "L7",
-            "D of the expert's labels of all training rows orders the epochs",
-            source="derived here",
-            expected="Spearman's ρ with accuracy ≥ 0.8 at every number of images",
-            ours=", ".join(f"{value:.2f} at {number}" for number, value in rho.items()),
-            met=bool(min(rho.values()) >= 0.8),
-        ),
+            number,
+            statement,
+            source=source,
+            expected=expected,
+            paper=known.get(number, ""),
+            ours=ours,
+            met=bool(met),
+            smaller_scale=source != OURS,
+            reason="" if met else REASONS.get(number, ""),
+        )
+        for number, statement, source, expected, ours, met in rows
     ]
+
+
+REASONS = {
+    "L5": "soft labels gain less the more images there are",
+    "L7": "that epoch is too late where images are few",
+    "L8": "the expert improves long after its labels are too sharp for students of few images",
+}
+
+
+def _laws(table: pa.Table, plain: dict[int, Columns]) -> dict[str, dict[str, Any]]:
+    """Return the power laws of soft and of hard labels."""
+    config = sweep.metadata(table)["config"]
+    return {
+        name: scaling(
+            np.stack([columns[name] for columns in plain.values()], axis=1),
+            config["images"],
+            config["test_rows"],
+        )
+        for name in ("soft", "hard")
+    }
 
 
 GREY, BLUE, ORANGE = "0.45", "#0072b2", "#d55e00"
+DASHES = (0, (2, 2))
 
 
 def plot(tables: results.Tables) -> Figure:
     """Return the figure: epochs, numbers of images, surgery; the trade; what picks the epoch."""
     table = tables["results"]
-    config = sweep.metadata(table)["config"]
-    figure = plt.figure(figsize=(7.2, 4.8), layout="constrained")
+    numbers = sweep.metadata(table)["config"]["images"]
+    shades = plt.get_cmap("viridis_r")(np.linspace(0.15, 1, len(numbers)))
+    colours = dict(zip(numbers, shades, strict=True))
+    figure = plt.figure(figsize=(7.2, 4.9), layout="constrained")
     halves: Any = figure.subfigures(2, 1)
     epochs, law, ranks = halves[0].subplots(1, 3, width_ratios=[1.25, 1, 1])
-    removed, front, divergence, regret = halves[1].subplots(1, 4, width_ratios=[1, 1.15, 1.1, 1])
-    numbers = config["images"]
-    colours = dict(
-        zip(numbers, plt.get_cmap("viridis_r")(np.linspace(0.1, 1, len(numbers))), strict=True)
-    )
+    removed, front, divergence, regret = halves[1].subplots(1, 4, width_ratios=[1.1, 1.05, 1, 0.85])
     _plot_epochs(epochs, table, colours)
-    _plot_law(law, config, soft_and_hard(table))
-    _plot_ranks(ranks, config, table)
-    _plot_removed(removed, config, table)
-    _plot_trade(front, config, trade(table))
-    _plot_divergence(divergence, config, table, colours)
-    _plot_regret(regret, picks(table), colours)
+    _plot_laws(law, table)
+    _plot_ranks(ranks, table)
+    _plot_removed(removed, table)
+    _plot_trade(front, table)
+    _plot_divergence(divergence, table, colours)
+    _plot_regret(regret, table, colours)
     return figure
 
 
-def _deviation(values: np.ndarray) -> np.ndarray:
-    return values.std(axis=0, ddof=min(1, len(values) - 1))
+def _bars(axes: Axes, x: Any, values: np.ndarray, colour: Any, **style: Any) -> None:
+    """Draw means and standard deviations of the seeds, the first axis."""
+    spread = values.std(axis=0, ddof=min(1, len(values) - 1))
+    axes.errorbar(x, values.mean(axis=0), spread, color=colour, ms=3, elinewidth=0.7, **style)
+
+
+def _log_ticks(axes: Axes, ticks: Any, axis: Literal["x", "y"] = "x") -> None:
+    """Scale an axis by logarithms, with these ticks and no others."""
+    axes.set(**{f"{axis}scale": "log"})
+    axes.minorticks_off()
+    axes.set(**{f"{axis}ticks": ticks, f"{axis}ticklabels": [f"{tick:g}" for tick in ticks]})
 
 
 def _plot_epochs(axes: Axes, table: pa.Table, colours: dict[int, Any]) -> None:
-    """Draw accuracy against the expert's epoch; dots at the best mean, dashes for hard labels."""
+    """Draw accuracy against the expert's epoch, dots at the best mean; hard labels at the right."""
     for number, colour in colours.items():
         soft = select(table, "soft", number)
-        x, values = soft["level"][0], soft["test_accuracy"]
-        mean, spread = values.mean(axis=0), _deviation(values)
-        axes.plot(x, mean, color=colour, lw=1.2)
-        axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.12, lw=0)
-        best = mean.argmax()
-        axes.plot(x[best], mean[best], "o", color=colour, ms=4)
+        epochs, values = soft["level"][0], soft["test_accuracy"]
+        mean, spread = values.mean(axis=0), values.std(axis=0)
+        axes.plot(epochs, mean, color=colour, lw=1.2)
+        axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.12, lw=0)
+        axes.plot(epochs[mean.argmax()], mean.max(), "o", color=colour, ms=4)
         hard = select(table, "hard", number)["test_accuracy"].mean()
-        axes.axhline(hard, color=colour, lw=0.8, ls=(0, (2, 2)))
+        axes.plot(2 * epochs[-1], hard, "s", color=colour, ms=3.5)
         axes.annotate(
-            f"{number}", (1, mean[-1]), xycoords=("axes fraction", "data"), xytext=(3, 0),
-            textcoords="offset points", va="center", color=colour,
+            str(number), (2 * epochs[-1], hard), xytext=(5, 0), textcoords="offset points",
+            va="center", color=colour,
         )  # fmt: skip
-    _epochs_axis(axes, x)
-    axes.set(ylabel="test accuracy")
-    axes.set_title("a   Images a class: soft (lines), hard (dashes)", loc="left")
+    axes.axvline(1.35 * epochs[-1], color="0.8", lw=0.6)
+    _log_ticks(axes, [*epochs[::3], 2 * epochs[-1]])
+    axes.set_xticklabels([*map(str, epochs[::3]), "hard"])
+    axes.set(xlim=(epochs[0], 3 * epochs[-1]), xlabel="epoch of the expert",
+             ylabel="test accuracy")  # fmt: skip
+    axes.set_title("a   Images a class, by the expert's epoch", loc="left")
 
 
-def _epochs_axis(axes: Axes, epochs: np.ndarray) -> None:
-    """Scale the axis of epochs, and name those for which there is room."""
-    axes.set_xscale("log")
-    axes.minorticks_off()
-    shown = epochs[::-1][::2][::-1]
-    axes.set_xticks(shown, [str(epoch) for epoch in shown])
-    axes.set(xlim=(epochs[0], epochs[-1]), xlabel="epoch of the expert")
-
-
-def _plot_law(axes: Axes, config: dict[str, Any], plain: dict[int, Columns]) -> None:
+def _plot_laws(axes: Axes, table: pa.Table) -> None:
     """Draw error against the number of images, with the power laws."""
-    numbers = np.array(config["images"])
-    for name, colour, shift in (("soft", BLUE, (-2, -8)), ("hard", GREY, (4, 4))):
-        accuracy = np.stack([columns[name] for columns in plain.values()], axis=1)
-        found = scaling(accuracy, config["images"], config["test_rows"])
-        mean, spread = 1 - accuracy.mean(axis=0), _deviation(accuracy)
-        axes.errorbar(numbers, mean, spread, fmt="o", color=colour, ms=3, elinewidth=0.8)
-        line = found["scale"] * numbers ** found["slope"]
+    plain = soft_and_hard(table)
+    numbers = np.array(list(plain))
+    for name, law in _laws(table, plain).items():
+        colour, soft = (BLUE, True) if name == "soft" else (GREY, False)
+        errors = 1 - np.stack([columns[name] for columns in plain.values()], axis=1)
+        _bars(axes, numbers, errors, colour, fmt="o")
+        line = law["scale"] * numbers ** law["slope"]
         axes.plot(numbers, line, color=colour, lw=0.8)
-        text = f"{name}: {found['scale']:.2f} n$^{{{found['slope']:.2f}}}$"
         axes.annotate(
-            text, (numbers[1], line[1]), xytext=shift, textcoords="offset points", color=colour,
-            ha="right" if name == "soft" else "left", va="center",
+            f"{name}: {law['scale']:.2f} n$^{{{law['slope']:.2f}}}$",
+            (0.04, 0.06) if soft else (0.98, 0.9), xycoords="axes fraction", color=colour,
+            ha="left" if soft else "right",
         )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.minorticks_off()
-    axes.set_xticks(numbers, [str(number) for number in numbers])
-    ticks = [0.05, 0.1, 0.2, 0.4]
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set(xlabel="images a class, n", ylabel="test error", xlim=(0.6, 1.5 * numbers[-1]))
+    _log_ticks(axes, numbers)
+    _log_ticks(axes, [0.05, 0.1, 0.2, 0.4], "y")
+    axes.set(xlabel="images a class, n", ylabel="test error", xlim=(0.8, 1.25 * numbers[-1]))
     axes.set_title("b   Power laws", loc="left")
 
 
-def _plot_ranks(axes: Axes, config: dict[str, Any], table: pa.Table) -> None:
+def _plot_ranks(axes: Axes, table: pa.Table) -> None:
     """Draw accuracy against the rank that is swapped, and the number that is kept."""
-    number = config["swap_images"]
-    plain = soft_and_hard(table)[number]
-    for kind, colour in (("swap", ORANGE), ("keep", BLUE)):
-        rows = select(table, kind, number)
-        x, values = rows["level"][0], rows["test_accuracy"]
-        axes.errorbar(
-            x, values.mean(axis=0), _deviation(values), fmt="o-", color=colour, ms=3, lw=1,
-            elinewidth=0.7, label="k-th in the last's place" if kind == "swap" else "first k kept",
-        )  # fmt: skip
+    config = sweep.metadata(table)["config"]
+    plain = soft_and_hard(table)[config["swap_images"]]
+    for kind, colour, name in (
+        ("swap", ORANGE, "k-th in the last's place"),
+        ("keep", BLUE, "first k kept"),
+    ):
+        rows = select(table, kind, config["swap_images"])
+        _bars(axes, rows["level"][0], rows["test_accuracy"], colour, fmt="o-", lw=1, label=name)
     axes.axhline(plain["soft"].mean(), color="black", lw=0.7, label="whole")
-    axes.axhline(plain["hard"].mean(), color=GREY, lw=0.8, ls=(0, (2, 2)), label="hard")
-    axes.set(ylim=(0, 1), xlabel="k", ylabel="test accuracy")
-    axes.set_xticks(config["swap"])
+    axes.axhline(plain["hard"].mean(), color=GREY, lw=0.8, ls=DASHES, label="hard")
+    axes.set(ylim=(0, 1), xlabel="k", ylabel="test accuracy", xticks=config["swap"])
     axes.legend(loc="lower right", borderaxespad=0, handlelength=1.4)
-    axes.set_title(f"c   Ranks, {number} images a class", loc="left")
+    axes.set_title(f"c   Ranks, {config['swap_images']} images a class", loc="left")
 
 
-def _plot_removed(axes: Axes, config: dict[str, Any], table: pa.Table) -> None:
-    """Draw the accuracy on a class that lacks a place in labels, or images."""
-    names = {"control": "nothing", "unnamed": "its column", "unseen": "images",
-             "unseen_hard": "images,\nhard labels"}  # fmt: skip
-    for place, kind in enumerate(names):
+def _plot_removed(axes: Axes, table: pa.Table) -> None:
+    """Draw the accuracy on a class that lacks its place in labels, or its images."""
+    config = sweep.metadata(table)["config"]
+    for place, kind in enumerate(OF_CLASS):
         values = select(table, kind, config["removed_images"])["class_accuracy"]
-        offsets = np.linspace(-0.28, 0.28, values.shape[1])
-        for label, offset, column in zip(config["removed"], offsets, values.T, strict=True):
-            colour = ORANGE if kind == "unseen" else GREY
-            axes.plot(np.full(len(column), place + offset), column, "o", color=colour, ms=1.5)
-            axes.annotate(
-                str(label), (place + offset, max(column)), xytext=(0, 2),
-                textcoords="offset points", ha="center", fontsize=5.5, color=colour,
-            )  # fmt: skip
-    axes.set_xticks(range(len(names)), list(names.values()), rotation=35, ha="right")
-    axes.set(ylim=(-0.03, 1.12), ylabel="accuracy on the class", xlim=(-0.5, len(names) - 0.5))
+        x = place + np.linspace(-0.33, 0.33, values.shape[1])
+        colour = ORANGE if kind == "unseen" else GREY
+        _bars(axes, x, values, colour, fmt="none", alpha=0.5)
+        for label, at_x, mean in zip(config["removed"], x, values.mean(axis=0), strict=True):
+            axes.text(at_x, mean, str(label), ha="center", va="center", color=colour)
+    names = "nothing", "place in labels", "images", "images, hard"
+    axes.set_xticks(range(len(names)), names, rotation=25, ha="right", rotation_mode="anchor")
+    axes.set(ylim=(-0.04, 1.06), ylabel="accuracy on the class", xlim=(-0.55, len(names) - 0.45))
     axes.set_title("d   Taken from a class", loc="left")
 
 
-def _plot_trade(axes: Axes, config: dict[str, Any], points: Columns) -> None:
+def _plot_trade(axes: Axes, table: pa.Table) -> None:
     """Draw accuracy against bytes, by what is kept of labels, and the front."""
-    cost = points["bytes"] / 1000 * config["num_classes"]
-    kept = sorted({*points["kept"]})
-    for k in kept:
+    num_classes, points = sweep.metadata(table)["config"]["num_classes"], trade(table)
+    cost = points["bytes"] * num_classes / 1000
+    kept = np.unique(points["kept"])
+    for k, shade in zip(kept, np.linspace(0.2, 1, len(kept)), strict=True):
         here = points["kept"] == k
-        colour = plt.get_cmap("Blues")(0.25 + 0.75 * kept.index(k) / len(kept)) if k else GREY
-        name = {0: "hard", config["num_classes"]: "whole"}.get(k, f"{k} kept")
         axes.plot(
-            cost[here], points["accuracy"][here], "o" if k else "s", color=colour, ms=3, label=name
+            cost[here],
+            points["accuracy"][here],
+            "o" if k else "s",
+            color=plt.get_cmap("Blues")(shade) if k else GREY,
+            ms=3,
+            label={0: "hard", num_classes: "whole"}.get(int(k), f"{k} kept"),
         )
     front = np.flatnonzero(points["front"])
     front = front[np.argsort(cost[front])]
     axes.step(cost[front], points["accuracy"][front], where="post", color="black", lw=0.6, zorder=0)
-    axes.set_xscale("log")
-    axes.minorticks_off()
-    ticks = [1, 3, 10]
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    _log_ticks(axes, [1, 3, 10])
     axes.set(xlabel="kB of images and labels", ylabel="test accuracy")
-    axes.legend(loc="lower right", borderaxespad=0, handletextpad=0)
+    axes.legend(loc="lower right", borderaxespad=0, handletextpad=0, labelspacing=0.3)
     axes.set_title("e   Labels for images", loc="left")
 
 
-def _plot_divergence(
-    axes: Axes, config: dict[str, Any], table: pa.Table, colours: dict[int, Any]
-) -> None:
-    """Draw D of the few images' labels and of all over epochs; dots at the best of students."""
+def _plot_divergence(axes: Axes, table: pa.Table, colours: dict[int, Any]) -> None:
+    """Draw D of the few images' labels and of all over epochs; dots at the best for students."""
     for number, colour in colours.items():
         soft = select(table, "soft", number)
-        mean = soft["divergence"].mean(axis=0)
-        axes.plot(soft["level"][0], mean, color=colour, lw=1.2)
+        epochs, mean = soft["level"][0], soft["divergence"].mean(axis=0)
+        axes.plot(epochs, mean, color=colour, lw=1.2)
         best = soft["test_accuracy"].mean(axis=0).argmax()
-        axes.plot(soft["level"][0, best], mean[best], "o", color=colour, ms=4)
-    everything = soft["all_divergence"].mean(axis=0)
-    axes.plot(soft["level"][0], everything, color="black", lw=1.2, ls=(0, (3, 1)))
-    axes.annotate(
-        "all rows", (soft["level"][0, -1], everything[-1]), xytext=(-2, -8),
-        textcoords="offset points", ha="right",
-    )  # fmt: skip
-    _epochs_axis(axes, soft["level"][0])
-    axes.set(ylim=(0, 1.03), ylabel="D(Δ, γ), best k")
-    axes.set_title("f   Labels' indicators", loc="left")
+        axes.plot(epochs[best], mean[best], "o", color=colour, ms=4)
+    axes.plot(epochs, soft["all_divergence"].mean(axis=0), color="black", lw=1, ls=DASHES)
+    _log_ticks(axes, epochs[::-1][::3][::-1])
+    axes.set(ylim=(0, 1.03), xlabel="epoch of the expert", ylabel="D(Δ, γ), best k")
+    axes.set_title("f   D of labels; dashes: all rows", loc="left")
 
 
-def _plot_regret(
-    axes: Axes, picked: dict[int, dict[str, dict[str, float]]], colours: dict[int, Any]
-) -> None:
-    """Draw what each way of picking the epoch loses, at every number of images."""
-    rules = list(picked[min(picked)])
-    for number, colour in colours.items():
-        regrets = [picked[number][rule]["regret"] for rule in rules]
-        axes.plot(regrets, range(len(rules)), "o", color=colour, ms=3, alpha=0.9)
-    means = [np.mean([picked[n][rule]["regret"] for n in picked]) for rule in rules]
-    axes.plot(means, range(len(rules)), "|", color="black", ms=7)
-    axes.set_yticks(range(len(rules)), rules)
+def _plot_regret(axes: Axes, table: pa.Table, colours: dict[int, Any]) -> None:
+    """Draw what ways of picking the epoch lose, at every number of images; bars: means."""
+    picked = picks(table)
+    shown = "D", "γ", "μ", "entropy", "D, all rows", "expert's accuracy", "students"
+    for place, rule in enumerate(shown):
+        lost = picked[rule]["regret"]
+        axes.scatter(lost, [place] * len(lost), c=[*colours.values()], s=9)
+        axes.plot(lost.mean(), place, "|", color="black", ms=8)
+    axes.set_yticks(range(len(shown)), shown)
     axes.invert_yaxis()
     axes.axvline(0, color="0.8", lw=0.6, zorder=0)
     axes.tick_params(axis="y", length=0)
-    axes.set(xlabel="regret")
-    axes.set_title("g   Epoch picked", loc="left")
+    axes.set(xlabel="accuracy lost")
+    axes.set_title("g   Epoch picked by", loc="left")
 
 
 def report(summary: dict[str, Any]) -> str:
     """Return the summary as a person reads it."""
-    lines = ["images   hard                     soft                     epochs"]
-    for row in summary["by_images"]:
-        lines.append(
-            f"{row['images_per_class']:6}   {row['hard']:24} {row['soft']:24} {row['epochs']}"
-        )
-    numbers = list(summary["picks"])
-    lines += ["", f"{'regret of the epoch (ρ)':24}" + "".join(f"{n:>15}" for n in numbers)]
-    for rule in summary["picks"][numbers[0]]:
-        found = [summary["picks"][number][rule] for number in numbers]
-        cells = "".join(f"{x['regret']:9.3f} ({x['spearman'] or 0:5.2f})"[:16] for x in found)
-        lines.append(f"{rule:24}{cells}")
-    table = "\n".join(lines)
+    rows = [
+        f"{row['images_per_class']:6}   {row['hard']:23}  {row['soft']:23}  {row['epochs']}"
+        for row in summary["images"]
+    ]
+    names = "".join(f"{row['images_per_class']:>15}" for row in summary["images"])
+    lines = [f"accuracy lost by picks of the epoch (Spearman's ρ)\n{'':18}{names}"]
+    for rule, found in summary["picks"].items():
+        pairs = zip(found["regret"], found["spearman"], strict=True)
+        cells = (f"{lost:7.3f} ({'—' if rho is None else f'{rho:.2f}'})" for lost, rho in pairs)
+        lines.append(f"{rule:18}" + "".join(f"{cell:>15}" for cell in cells))
+    rows, lines = "\n".join(rows), "\n".join(lines)
     return f"""
 {results.timing_line(summary)}
 
 {results.claim_lines(summary)}
 
-{table}
+images   hard                     soft                     epochs chosen
+{rows}
+
+{lines}
 """
 
 
