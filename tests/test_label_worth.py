@@ -197,6 +197,7 @@ def test_full_scale_training_traces():
         ({"seeds": 0}, "seeds: expected 1 or more, got 0"),
         ({"epochs": (6, 2)}, "epochs: expected two or more, ascending from 1"),
         ({"images": (1,)}, "images: expected two or more, ascending from 1"),
+        ({"swap": (1, 3)}, "swap: expected ranks with 2 among them"),
         ({"swap_images": 3}, "swap_images: expected one of"),
         ({"removed": ()}, "removed: expected classes from 0"),
         ({"removed": (10,)}, "removed: expected classes below 10"),
