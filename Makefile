@@ -4,8 +4,8 @@ BIN = .venv/bin
 .PHONY: sweep reproduce systems figures test test-slow bench bench-accelerator clean
 EXPERIMENTS = phase_diagram bad_teachers partial_labels additive_noise self_training bounds \
               certificates measured_labels
-SYSTEMS = weighted_soft_labels meta_labels robust_fairness segmentation wide_distillation \
-          molecule_search sibling_clips
+SYSTEMS = weighted_soft_labels meta_labels robust_fairness segmentation label_worth \
+          label_pruning wide_distillation molecule_search sibling_clips
 
 sweep: .venv/ready  ## The phase diagram on digits: results/phase_diagram/digits
 	$(BIN)/python -m experiments.phase_diagram --preset digits
@@ -21,6 +21,7 @@ systems: .venv/ready  ## The other systems on soft labels, on digits, then docs/
 	  $(BIN)/python -m experiments.$$name --preset digits || exit 1; \
 	done
 	$(BIN)/python -m experiments.reproduction
+	$(BIN)/python -m experiments.across_systems
 
 figures: .venv/ready  ## Every figure again, from the tables under docs/results and results
 	@for folder in $(wildcard docs/results/*/*/ results/*/*/); do \

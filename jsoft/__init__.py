@@ -5,19 +5,24 @@ those of large files, `certificates` says how sure that is, `theory` what it pro
 builds soft labels and candidate sets, `losses` compares students with them, `networks` and
 `training` make one student a pure function, `sweep` maps it over thousands of points, `datasets`
 brings images and labels. Each other system on soft labels has a module of its own, whose names stay
-there: `distillation`, `meta_labels`, `fairness` and `attacks`, `segmentation`, `kernels`,
-`transport` and `retrieval`, `propagation`.
+there: `distillation`, `meta_labels`, `fairness` and `attacks`, `segmentation`, `condensation` with
+`augment`, `label_pruning`, `label_store` and `synthesis`, `kernels`, `transport` and `retrieval`,
+`propagation`.
 """
 
 from jsoft import (
     attacks,
     audit,
+    augment,
     certificates,
+    condensation,
     datasets,
     distillation,
     fairness,
     indicators,
     kernels,
+    label_pruning,
+    label_store,
     limits,
     losses,
     meta_labels,
@@ -28,6 +33,7 @@ from jsoft import (
     segmentation,
     streaming,
     sweep,
+    synthesis,
     targets,
     theory,
     training,
@@ -124,6 +130,7 @@ __all__ = [
     "ambiguity_matrix",
     "attacks",
     "audit",
+    "augment",
     "average_loss",
     "bad_teacher_limit",
     "bad_teacher_loss",
@@ -135,6 +142,7 @@ __all__ = [
     "certify_counts",
     "certify_draws",
     "certify_sets",
+    "condensation",
     "count_sets",
     "datasets",
     "distillation",
@@ -150,6 +158,8 @@ __all__ = [
     "is_realisable",
     "kernels",
     "kl_divergence",
+    "label_pruning",
+    "label_store",
     "laplace_mechanism_scale",
     "limits",
     "load",
@@ -185,6 +195,7 @@ __all__ = [
     "streaming",
     "superset_log_loss",
     "sweep",
+    "synthesis",
     "targets",
     "temperature_softmax",
     "theory",
