@@ -34,8 +34,11 @@ test: .venv/ready  ## Format, lint, types, unit tests, doctests, every tiny pres
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyrefly check
-	@# Most of the time goes into compiling; test-slow compiles as users do.
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n 2
+	@# Most of the time goes into compiling, of small programs: without optimisations, and by the
+	@# older of XLA's ways, which is the quicker one for those. test-slow compiles as users do.
+	@# By file: tests of one file share what is trained once for them.
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS=--xla_cpu_use_fusion_emitters=false \
+	  $(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow

@@ -19,7 +19,7 @@ from benchmarks.results import spread
 REPOSITORY = Path(__file__).parents[1]
 RESULTS, WORDS = REPOSITORY / "docs" / "results", Path(__file__).with_name("performance.md")
 PAGE = REPOSITORY / "docs" / "performance.md"
-PARTS = ("digits", "networks", "engine", "indicators", "inner-loop")
+PARTS = ("digits", "networks", "engine", "indicators", "inner-loop", "audit", "rooms")
 
 
 class Row(NamedTuple):
@@ -91,6 +91,15 @@ def rows(found: dict[str, Any]) -> list[Row]:
             if side in row["times"]:
                 what = f"indicators, {row['rows']:,} × 1,000 {name}, time"
                 table.append(Row(what, against[side], row["times"][side], most=most))
+    audit = found["audit"]
+    whole, by_block = audit["times"].values()
+    what = f"audit, {audit['rows']:,} × {audit['classes']} float32 on file, time"
+    table += [
+        Row(what, "`numpy.load` and `argpartition` of all of it", whole, most=3),
+        Row(what, "the same of the mapped file, block by block", by_block),
+    ]
+    for name, row in found["rooms"]["rows"].items():
+        table.append(Row(f"{name}, speed", "PyTorch, eager", row["times_pytorch"], least=1))
     return table
 
 
@@ -143,6 +152,7 @@ def page(found: dict[str, Any]) -> str:
         pays_torch=torch_pays,
         pays_jax=one_by_one,
         stream_megabytes=f"{max(map(np.max, peaks)):,.0f}",
+        audit_megabytes=f"{max(found['audit']['sides']['jsoft audit']['peak_megabytes']):,.0f}",
         shares=", ".join(f"{name} {share:.0%}" for name, share in shares.items()),
         commits=", ".join(sorted({found[part]["git_revision"][:9] for part in PARTS})),
         floor=f"{loop / np.median(found['inner-loop']['ms_per_student']['products alone']):.0f}",

@@ -2,10 +2,10 @@
 
     python -m benchmarks.rooms
 
-takes two minutes. Every row is a value and its gradient, once compiled on our side, eager on the
-other, as PyTorch is used on a CPU; the sides take turns, round by round, on the same numbers, and
-the exit status says whether they agree. PyTorch's side is written here, with its fused functions
-and without a loop over examples.
+takes a minute. Every row is a value and its gradient (labels alone in the last three), compiled on
+our side, eager on the other, as PyTorch is used on a CPU; the sides take turns, round by round, on
+the same numbers, and the exit status says whether they agree. PyTorch's side is written here, with
+its fused functions and without a loop over examples.
 
 Jaccard losses see 8 × 256 × 256 pixels of 11 classes, with the class axis last here and first
 there. The label gradient goes forward in both (`jax.jvp`, `torch.func.jvp`). A step of robust
@@ -33,7 +33,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.results import spread, take_turns, write
-from jsoft import attacks, distillation, fairness, losses, meta_labels, segmentation, sweep
+from jsoft import (
+    attacks,
+    distillation,
+    fairness,
+    kernels,
+    label_pruning,
+    losses,
+    meta_labels,
+    propagation,
+    segmentation,
+    sweep,
+)
 
 CLASSES_FIRST = (0, 3, 1, 2)
 EPSILON, STEP_SIZE, STEPS, RATE = 8 / 255, 2 / 255, 10, 0.1
@@ -84,6 +95,20 @@ def with_gradient(
     def eager() -> Any:
         value = theirs(*tensors)
         return value.detach(), torch.autograd.grad(value, tensors)
+
+    return Case(lambda: jax.block_until_ready(compiled(*arrays)), eager)
+
+
+def of_arrays(
+    ours: Callable[..., jax.Array], theirs: Callable[..., Tensor], *given: np.ndarray
+) -> Case:
+    """Return both sides of a function of arrays, without a gradient."""
+    compiled, arrays = jax.jit(ours), [jnp.asarray(array) for array in given]
+    tensors = [torch.from_numpy(array) for array in given]
+
+    def eager() -> Tensor:
+        with torch.no_grad():
+            return theirs(*tensors)
 
     return Case(lambda: jax.block_until_ready(compiled(*arrays)), eager)
 
@@ -287,6 +312,57 @@ def robust_step(rng: np.random.Generator, widths: tuple[int, ...], batch: int) -
     return Case(lambda: jax.block_until_ready(compiled(*arguments)), theirs, tolerance=0.05)
 
 
+def label_cases(rng: np.random.Generator) -> dict[str, Case]:
+    """Return labels that other systems make: values alone."""
+    logits = rng.standard_normal((4096, 1000)).astype(np.float32)
+    points = rng.standard_normal((1000, 64)).astype(np.float32)
+    scores = rng.standard_normal((4096, 8, 10)).astype(np.float32)
+    features = rng.standard_normal((4096, 8, 64)).astype(np.float32)
+
+    def restored(logits: Tensor) -> Tensor:
+        values, classes = logits.topk(10, dim=1)
+        return torch.zeros_like(logits).scatter_(1, classes, (values / 4).softmax(dim=1))
+
+    def tangent(x: Tensor) -> Tensor:
+        kernel = 2 * (x @ x.T) / x.shape[1] + 0.01
+        total = kernel
+        for _ in range(2):
+            length = kernel.diagonal().sqrt()
+            norms = length[:, None] * length[None]
+            cosine = (kernel / norms).clamp(-1, 1)
+            angle = torch.pi - cosine.arccos()
+            moved = norms * ((1 - cosine**2).sqrt() + angle * cosine) / (2 * torch.pi)
+            kernel, slope = 2 * moved + 0.01, angle / (2 * torch.pi)
+            total = kernel + 2 * slope * total
+        return total
+
+    def siblings(scores: Tensor, features: Tensor) -> Tensor:
+        unit = functional.normalize(features, dim=2)
+        likeness = unit @ unit.transpose(1, 2)
+        likeness.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+        told = scores.softmax(dim=2)
+        return (0.5 * likeness.softmax(dim=2) @ told + 0.5 * told).mean(dim=1)
+
+    return {
+        "top-10 labels restored, 4096 × 1000": of_arrays(
+            lambda z: label_pruning.restore_marginal_renorm(
+                *label_pruning.top_k_logits(z, k=10), num_classes=1000, temperature=4.0
+            ),
+            restored,
+            logits,
+        ),
+        "tangent kernel, 1000 × 1000": of_arrays(
+            lambda x: kernels.relu_ntk(x, x, depth=2, bias_variance=0.01).ntk, tangent, points
+        )._replace(tolerance=1e-3),  # angles of float32 next to 0
+        "siblings' labels, 4096 × 8 × 10": of_arrays(
+            lambda z, x: propagation.siamese_soft_label(z, propagation.siamese_affinity(x)),
+            siblings,
+            scores,
+            features,
+        ),
+    }
+
+
 def cases() -> dict[str, Case]:
     """Return the rows."""
     rng = np.random.default_rng(0)
@@ -298,6 +374,7 @@ def cases() -> dict[str, Case]:
         "label gradient, 3072-512-512-10": label_gradient(rng, large, 128),
         "robust step, 64-64-64-10": robust_step(rng, small, 100),
         "robust step, 3072-512-512-10": robust_step(rng, large, 128),
+        **label_cases(rng),
     }
 
 

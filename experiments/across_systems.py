@@ -216,7 +216,13 @@ def _label_pruning() -> list[Labels]:
     whole = where(table, compression=1)
     best = max(mean(where(whole, kind=kind), "test_accuracy") for kind in np.unique(whole["kind"]))
     return [
-        point(f"{kinds[kind]}, {ratio:g} ×", rows, "test_accuracy", best, **columns)
+        point(
+            f"{kinds[kind].images}: {kinds[kind]}, {ratio:g} ×",
+            rows,
+            "test_accuracy",
+            best,
+            **columns,
+        )
         for kind in np.unique(table["kind"])
         for ratio in np.unique(table["compression"])
         for rows in [where(table, kind=kind, compression=ratio)]

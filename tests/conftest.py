@@ -1,6 +1,14 @@
 """Settings of every test: strict shapes, and two devices, so that every sweep is sharded."""
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs():
+    """Keep no programs of files that are done: all together they take gigabytes."""
+    yield
+    jax.clear_caches()

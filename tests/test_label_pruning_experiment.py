@@ -144,6 +144,7 @@ def test_real_images_stand_class_by_class():
     assert found == [label for label in range(10) for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_full_scale_training_traces():
     """Shapes, no numbers: images of CIFAR-10, fewer epochs of labels and none of the rest."""
     config = label_pruning.PRESETS["cifar10"]

@@ -170,6 +170,7 @@ def test_picks_of_the_epoch(table):
             )
 
 
+@pytest.mark.slow
 def test_full_scale_training_traces():
     """Shapes, no numbers: images of CIFAR-10, convolutional networks, augmentation."""
     config = label_worth.PRESETS["cifar10"]

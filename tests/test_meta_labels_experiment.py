@@ -144,6 +144,7 @@ def test_labels_stay_during_the_warm_up():
     assert not moved[40:].any()  # trusted rows are never trained on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

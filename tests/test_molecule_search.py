@@ -120,6 +120,7 @@ def stand_in(num_rows=900, conformers=1, width=720):
     )
 
 
+@pytest.mark.slow
 def test_full_scale_can_be_traced():
     config = dataclasses.replace(molecule_search.PRESETS["full"], seeds=1)
     found = stand_in(conformers=config.conformers)

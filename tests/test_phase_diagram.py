@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ import pytest
 
 from experiments import phase_diagram
 from jsoft import datasets, sweep
-from tests.experiment_runs import check_redraws, command
+from tests.experiment_runs import FILES, REPOSITORY, check_redraws, command
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +142,23 @@ def test_another_configuration_is_refused_before_training(results):
     assert "another configuration (epochs: 2 there, 3 now)" in done.stderr
 
 
+def test_a_process_of_its_own_does_the_same(tmp_path):
+    """As users start it: devices of its own, compiled programs kept."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "experiments.phase_diagram", "--preset", "tiny"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "results" / "phase_diagram" / "tiny"
+    assert {path.name for path in out.iterdir()} == FILES
+    assert f"written to {out.relative_to(tmp_path)}" in done.stdout
+    assert any((tmp_path / "jsoft" / "programs").iterdir())
+
+
 def test_unknown_preset_names_those_there_are(tmp_path):
     done = command("phase_diagram", "--preset", "imagenet", folder=tmp_path)
     assert done.returncode == 2
@@ -167,7 +186,11 @@ def test_bad_options_are_refused(options, message, tmp_path):
 
 @pytest.mark.parametrize(
     ("generator", "k", "network"),
-    [("fixed_size", 2, "mlp"), ("confuser", None, "mlp"), ("independent", None, "convnet")],
+    [
+        ("fixed_size", 2, "mlp"),
+        ("confuser", None, "mlp"),
+        pytest.param("independent", None, "convnet", marks=pytest.mark.slow),
+    ],
 )
 def test_generators_and_networks_of_the_options_train(generator, k, network, tmp_path):
     rng = np.random.default_rng(0)

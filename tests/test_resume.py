@@ -423,6 +423,7 @@ def test_killed_at_random_moments_between_checkpoints(attempt, tmp_path):
     assert finish(path, 5).equals(whole)
 
 
+@pytest.mark.slow
 def test_two_processes_keep_checkpoints_apart(tmp_path):
     whole = finish(tmp_path / "whole.parquet", 2)
     path = tmp_path / "results.parquet"

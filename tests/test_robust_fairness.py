@@ -165,6 +165,7 @@ def test_tested_rows_are_attacked_one_by_one():
     assert agree.mean() > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "depths",
     [(10, 10), pytest.param((28, 16), marks=pytest.mark.slow)],  # as is, it takes half a minute

@@ -177,6 +177,7 @@ def test_objectives_are_those_that_their_names_say():
     assert_allclose(of_sharp[segmentation.TAUGHT_PRODUCT], of_sharp[segmentation.METRIC], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_full_scale_preset_traces_on_few_scenes(material):
     config = dataclasses.replace(
         segmentation.PRESETS["scenes64"], train_scenes=70, test_scenes=4, steps=20

@@ -259,6 +259,7 @@ def test_bad_options_are_refused(options, message, tmp_path):
         self_training.run(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_users_own_images_go_through_without_claims_of_the_prototype(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(240) % 4

@@ -119,6 +119,7 @@ def stand_in(num_images, shape, num_classes):
     return Dataset(*parts, num_classes, "stand-in", names)
 
 
+@pytest.mark.slow
 def test_full_scale_preset_traces():
     config = sibling_clips.PRESETS["clips32"]
     sets = stand_in(200, (28, 28, 1), 10)

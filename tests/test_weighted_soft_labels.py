@@ -138,6 +138,7 @@ def images_like_cifar(rows):
 
 
 # The preset's own networks take ten seconds to trace: shallow ones have the same parts.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "depths", [(10, 10), pytest.param((40, 16), marks=pytest.mark.slow)], ids=str
 )

@@ -114,6 +114,7 @@ def test_bad_options_are_refused(options, message, tmp_path):
         wide_distillation.run(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_full_scale_preset_is_traced_on_images_of_its_shape(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(900) % 3
