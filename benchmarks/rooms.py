@@ -66,7 +66,7 @@ class Case(NamedTuple):
 class Config:
     """Time losses and gradients against PyTorch."""
 
-    rounds: int = 15
+    rounds: int = 31
     """Rounds in which every side has its turn."""
     out: Path | None = None
     """File for the numbers; docs/results/bench-rooms-<platform>.json if not given."""
