@@ -14,13 +14,22 @@ import numpy as np
 Side = Callable[[], Any]
 
 
-def take_turns(sides: dict[str, Side], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of every side in every round."""
+def take_turns(
+    sides: dict[str, Side], rounds: int, *, pause: float = 0.0
+) -> dict[str, list[float]]:
+    """Return the seconds of every side in every round.
+
+    With a pause, in seconds, every turn waits so long, in which the other side's threads stop
+    spinning, and begins with a call that is not timed: for sides of milliseconds.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for side in sides.values():
         side()
     for _ in range(rounds):
         for name, side in sides.items():
+            if pause:
+                time.sleep(pause)
+                side()
             start = time.perf_counter()
             side()
             seconds[name].append(time.perf_counter() - start)

@@ -395,7 +395,7 @@ def run(config: Config) -> dict[str, Any]:
         raise ValueError(f"rounds: expected one or more, got {config.rounds}")
     rows: dict[str, dict[str, Any]] = {}
     for name, case in cases().items():
-        seconds = take_turns({"ours": case.ours, "theirs": case.theirs}, config.rounds)
+        seconds = take_turns({"ours": case.ours, "theirs": case.theirs}, config.rounds, pause=0.02)
         times = np.array(seconds["theirs"]) / np.array(seconds["ours"])
         rows[name] = {
             "milliseconds": [1e3 * x for x in seconds["ours"]],
