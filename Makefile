@@ -38,7 +38,7 @@ test: .venv/ready  ## Format, lint, types, unit tests, doctests, every tiny pres
 	@# older of XLA's ways, which is the quicker one for those. test-slow compiles as users do.
 	@# By file: tests of one file share what is trained once for them.
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS=--xla_cpu_use_fusion_emitters=false \
-	  $(BIN)/python -m pytest -n 3 --dist loadfile
+	  $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow

@@ -111,6 +111,7 @@ def test_rounds_can_be_run_again_by_hand(tables):
     assert_allclose(accuracy, row[1]["test_accuracy"], atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_student_that_diverged_leaves_the_summary_and_figure_whole(tables):
     spoiled = dict(tables)
     for name in tables:
