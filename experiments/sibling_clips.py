@@ -10,12 +10,12 @@ of its relative BAKE (arXiv 2104.13298).
     python -m experiments.sibling_clips --preset digits
 
 writes results/sibling_clips/digits/{results.parquet,walk.parquet,control.parquet,figure.png,
-figure.svg,summary.json}: 95 trainings in 6.6 minutes of CPU time, compilation included, so in about
-4 minutes on two quiet cores. To expect: test accuracy 0.516 from the true answer on one clip, 0.530
-with the label of 8 siblings, 0.514 if the same eight clips are all trained on the true answer (a
-prototype of ours had 0.489, 0.520 and 0.496); affinities of features no better than equal ones; a
-vote of eight clips at test far above all of them, at 0.73. The spread over seeds, which differ in
-images, encoder and videos, is as large as the gains.
+figure.svg,summary.json}: 95 trainings in 6.6 minutes of CPU time, compilation included. To expect:
+test accuracy 0.516 from the true answer on one clip, 0.530 with the label of 8 siblings, 0.514 if
+the same eight clips are all trained on the true answer (a prototype of ours had 0.489, 0.520 and
+0.496); affinities of features no better than equal ones; a vote of eight clips at test far above
+all of them, at 0.73. The spread over seeds, which differ in images, encoder and videos, is as large
+as the gains.
 
 Synthetic videos say nothing of real ones, or of language. What they show is that the consensus of
 siblings regularises a model of single clips. Images of training and test videos are different ones.

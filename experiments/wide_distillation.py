@@ -14,8 +14,8 @@ effective logits (`jsoft.kernels`). Five looks, at images of two classes:
     python -m experiments.wide_distillation --preset digits
 
 writes results/wide_distillation/digits/{results,learning,bound,width,teachers}.parquet, figure.png,
-figure.svg and summary.json in a few minutes on two cores: odd against even digits, 5 random orders
-(split, flips and teacher anew in each).
+figure.svg and summary.json in less than four minutes on two cores with other work: odd against even
+digits, 5 random orders (split, flips and teacher anew in each).
 
 The setting and the claims of a to c are those of Ji & Zhu, "Knowledge Distillation in Wide Neural
 Networks" (NeurIPS 2020, arXiv 2010.10090), which shows them as curves of CIFAR-10; the formulas
