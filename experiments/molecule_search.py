@@ -19,9 +19,9 @@ that is largest where g is best.
 does it on what RDKit brings along: ligands of five targets, three of each labelled, and decoys from
 two screening libraries, matched in size, in less than four minutes. Features are computed once
 before, in less than seven, and kept under results/molecule_search. To expect: AUROC 0.833 for g
-at γ = 0.2, 0.815 for f (the prototype, with other decoys: 0.870 and 0.832). Nothing is pretrained, five
-targets are few and their ligands are series of analogues: neither fingerprints nor the raw features
-are beaten here, and they are printed beside.
+at γ = 0.2, 0.815 for f (the prototype, with other decoys: 0.870 and 0.832). Nothing is pretrained,
+five targets are few and their ligands are series of analogues: neither fingerprints nor the raw
+features are beaten here, and they are printed beside.
 
 All trainings are one mapped program over γ × seed, γ = 0 standing for the identity, which makes g
 self-supervised. Every training holds its own f, which does not see γ.
